@@ -66,9 +66,8 @@ def hardware() -> str:
     return f"{processor()}, {os.cpu_count()} cores{gpu}"
 
 
-def reporter(notebook: nbformat.NotebookNode, started: float) -> Callable[[nbformat.NotebookNode, int], None]:
+def reporter(total: int, started: float) -> Callable[[nbformat.NotebookNode, int], None]:
     """A callback that prints one line a code cell: which, when, under what heading, and how it begins."""
-    total = sum(cell.cell_type == "code" for cell in notebook.cells) + 1  # papermill adds the parameters that are set
     heading, count = "", 0
 
     def cell_starts(cell: nbformat.NotebookNode, cell_index: int) -> None:
@@ -110,6 +109,7 @@ def execute(source: Path, folder: Path, parameters: dict[str, object], force: bo
         path.mkdir(parents=True, exist_ok=True)
     print(f"{name}: executing", flush=True)
     begun, started = datetime.now(UTC), time.monotonic()
+    total = sum(cell.cell_type == "code" for cell in notebook.cells) + bool(parameters)  # papermill adds a cell of them
     try:
         done = papermill.execute_notebook(
             source,
@@ -119,11 +119,18 @@ def execute(source: Path, folder: Path, parameters: dict[str, object], force: bo
             progress_bar=False,
             start_timeout=300,
             cwd=scratch,
-            on_cell_start=reporter(notebook, started),
+            on_cell_start=reporter(total, started),
         )
+        code = [cell for cell in done.cells if cell.cell_type == "code" and cell.source.strip()]
+        if not all(cell.execution_count for cell in code):  # papermill takes sys.exit() for success
+            partial.replace(failed)
+            raise BookError(f"{name} ended before its last cell; see {failed}")
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         partial.replace(failed)
-        raise BookError(f"{name} failed after {time.monotonic() - started:.0f} s; see {failed}\n{error}") from error
+        cell = getattr(error, "source", "")  # unknown when the kernel died
+        raise BookError(
+            f"{name} failed after {time.monotonic() - started:.0f} s; see {failed}\n{cell}\n{error}"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     seconds = time.monotonic() - started
