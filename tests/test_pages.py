@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -15,6 +16,7 @@ from book.tools.project import HTML, REPOSITORY, chapters, colab_url
 
 pytestmark = pytest.mark.browser
 PAGES = ["index", *chapters(), "status", "search"]
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -42,9 +44,12 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser, site: str) -> Iterator[Page]:
-    """A new tab. The test fails if a page asked another host for anything, missed a file or logged an error."""
+@pytest.fixture(scope="module")
+def page(browser: Browser, site: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """One page of the book, opened once for all its tests, with its equations and widgets in place.
+
+    It fails if anything was asked of another host, a file was missing or an error was logged, up to the last test.
+    """
     page = browser.new_page(base_url=site)
     problems: list[str] = []
     page.route(lambda url: not url.startswith((site, "data:", "blob:")), lambda route: route.abort())
@@ -52,21 +57,19 @@ def page(browser: Browser, site: str) -> Iterator[Page]:
     page.on("response", lambda answer: answer.status < 400 or problems.append(f"{answer.status}: {answer.url}"))
     page.on("console", lambda message: message.type != "error" or problems.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    page.goto(f"/{request.param}", wait_until="networkidle")
+    page.wait_for_function("!window.MathJax || MathJax.startup.promise.then(() => true)")
     yield page
     page.close()
-    assert not problems
+    assert not problems, request.param
 
 
-def settled(page: Page, name: str) -> Page:
-    """Opens a page and waits until its equations, widgets and pictures are there."""
-    page.goto(f"/{name}.html", wait_until="networkidle")
-    page.wait_for_function("!window.MathJax || MathJax.startup.promise.then(() => true)")
-    return page
+every_page = pytest.mark.parametrize("page", [f"{name}.html" for name in PAGES], indirect=True)
+every_chapter = pytest.mark.parametrize("page", [f"{name}.html" for name in chapters()], indirect=True)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_complete_without_a_network(page: Page, name: str) -> None:
-    settled(page, name)
+@every_page
+def test_pictures_are_shown_and_described(page: Page) -> None:
     assert page.locator("h1").first.inner_text()
     for image in page.locator("img").all():
         address = (image.get_attribute("src") or "")[:80]
@@ -74,48 +77,49 @@ def test_a_page_is_complete_without_a_network(page: Page, name: str) -> None:
         assert image.evaluate("i => !i.checkVisibility() || i.naturalWidth > 0"), f"not shown: {address}"
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_nothing_scrolls_sideways_on_a_phone(page: Page, name: str) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    settled(page, name)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
-@pytest.mark.parametrize("name", chapters())
-def test_equations_render(page: Page, name: str) -> None:
-    settled(page, name)
+@every_chapter
+def test_equations_render(page: Page) -> None:
     assert page.locator(".math").count() == page.locator(".math mjx-container").count() > 0
     assert page.locator("mjx-merror").count() == 0
 
 
-@pytest.mark.parametrize("name", chapters())
-def test_sliders_change_their_picture_without_a_kernel(page: Page, name: str) -> None:
-    settled(page, name)
-    sliders = page.locator(".widget-vbox:has(> .widget-hslider)")
-    if "application/vnd.jupyter.widget-view+json" in page.content():
-        sliders.first.wait_for()
-    for slider in sliders.all():
-        before = slider.locator("img:visible").get_attribute("src")
-        slider.locator(".noUi-handle").focus()
-        page.keyboard.press("ArrowRight")
-        expect(slider.locator("img:visible")).not_to_have_attribute("src", before or "")
-
-
-@pytest.mark.parametrize("name", chapters())
-def test_colab_opens_the_chapter(page: Page, name: str) -> None:
-    settled(page, name)
+@every_chapter
+def test_colab_opens_the_chapter(page: Page) -> None:
     links = [link.get_attribute("href") for link in page.locator('a[href*="colab.research.google.com"]').all()]
     assert len(links) >= 2, "expected the launch button and the badge"
-    assert set(links) == {colab_url(name)}
+    assert set(links) == {colab_url(PurePosixPath(page.url).stem)}
 
 
+@every_chapter
+def test_sliders_change_their_picture_without_a_kernel(page: Page) -> None:
+    sliders = page.locator(".widget-vbox:has(> .widget-hslider)")
+    if WIDGET in page.content():
+        sliders.first.wait_for()
+    for slider in sliders.all():
+        picture = slider.locator("img:visible").first
+        before = picture.get_attribute("src")
+        slider.locator(".noUi-handle").first.focus()
+        page.keyboard.press("ArrowRight")
+        expect(picture).not_to_have_attribute("src", before or "")
+
+
+@every_page
+def test_nothing_scrolls_sideways_on_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_book_has_a_slider() -> None:
+    assert any(WIDGET in (HTML / f"{name}.html").read_text(encoding="utf-8") for name in chapters())
+
+
+@pytest.mark.parametrize("page", ["index.html"], indirect=True)
 def test_the_pages_link_the_repository(page: Page) -> None:
-    settled(page, "index")
     assert page.locator(f'a[href="{REPOSITORY}"]').count() > 0
 
 
+@pytest.mark.parametrize("page", ["search.html?q=poisoned"], indirect=True)
 def test_search_finds_a_term(page: Page) -> None:
-    page.goto("/search.html?q=poisoned", wait_until="networkidle")
     expect(page.locator("ul.search li a").first).to_be_visible()
-    found = [link.get_attribute("href") for link in page.locator("ul.search li a").all()]
-    assert any("building_miue.html" in (address or "") for address in found)
+    found = [link.get_attribute("href") or "" for link in page.locator("ul.search li a").all()]
+    assert any("building_miue.html" in address for address in found)
