@@ -104,9 +104,11 @@ def test_sliders_change_their_picture_without_a_kernel(page: Page) -> None:
 
 
 @every_page
-def test_nothing_scrolls_sideways_on_a_phone(page: Page) -> None:
+def test_the_page_fits_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "it scrolls sideways"
+    page.locator(".primary-toggle:visible").click()
+    expect(page.get_by_role("link", name="How this book was made").first).to_be_in_viewport()
 
 
 def test_the_book_has_a_slider() -> None:

@@ -74,9 +74,8 @@ def scripts() -> dict[str, object]:
     """Sphinx settings for the scripts that pages load: from node_modules into the pages, else from a CDN."""
     static = STAGE / "_scripts"  # not _static: Jupyter Book loads every script under that on every page
     static.mkdir()
-    for name in ("widgets.js", "pages.css"):
-        shutil.copy2(Path(__file__).with_name(name), static)
-    settings: dict[str, object] = {"html_static_path": [static.name], "html_css_files": ["pages.css"]}
+    shutil.copy2(Path(__file__).with_name("widgets.js"), static)
+    settings: dict[str, object] = {"html_static_path": [static.name]}
     versions = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))["dependencies"]
     at = {package: f"npm/{package}@{version}" for package, version in versions.items()}
     if PACKAGES.exists():
