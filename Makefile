@@ -1,12 +1,13 @@
 # The two commands: `make book` and `make test`. Both bring what they need into .venv and node_modules.
 PYTHON ?= python3
+# cpu, or gpu: the paper's size
+PROFILE ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SCRIPTS := $(if $(shell command -v npm),node_modules/.package-lock.json)
 
 .NOTPARALLEL:
-.DELETE_ON_ERROR:
 .PHONY: help book test unit lint format sync execute render pages serve lock clean
 
 help:  ## what each target does
@@ -37,11 +38,11 @@ sync: $(INSTALLED)  ## write notebooks, badges, setup cells and addresses from b
 execute: $(INSTALLED)  ## run the chapters that have changed
 	@echo "== chapters"
 	$(BIN)/python -m book.tools.sync --check
-	$(BIN)/python -m book.tools.execute
+	$(BIN)/python -m book.tools.execute -p profile $(PROFILE)
 
 render: $(INSTALLED) $(SCRIPTS)  ## make pages of the executed chapters
 	@echo "== pages"
-	$(BIN)/python -m book.tools.render
+	$(BIN)/python -m book.tools.render --profile $(PROFILE)
 
 pages: $(INSTALLED)  ## test the rendered pages in a browser
 	@echo "== browser tests"

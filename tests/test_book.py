@@ -234,6 +234,25 @@ def test_rendering_needs_executed_chapters(monkeypatch: pytest.MonkeyPatch, tmp_
         render.main(["--profile", "none"])
 
 
+def test_a_picture_without_a_text_is_refused() -> None:
+    picture = nbformat.v4.new_output("display_data", {"image/png": ""})
+    cell = nbformat.v4.new_code_cell("figure", outputs=[picture])
+    parameters = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[parameters, cell])
+    with pytest.raises(BookError, match=r"small: a cell shows .* expected one picture with an alt text: figure"):
+        render.dress(notebook, "small")
+    picture.metadata["image/png"] = {"alt": "What it shows"}
+    render.dress(notebook, "small")
+    assert cell.metadata.mystnb == {"image": {"alt": "What it shows"}}
+
+
+def test_without_npm_the_same_scripts_come_from_a_cdn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(render, "STAGE", tmp_path)
+    monkeypatch.setattr(render, "PACKAGES", tmp_path / "none")
+    version = json.loads((ROOT / "package.json").read_text())["dependencies"]["mathjax"]
+    assert render.scripts()["mathjax_path"] == f"https://cdn.jsdelivr.net/npm/mathjax@{version}/es5/tex-chtml.js"
+
+
 def test_scripts_are_pinned_and_the_lock_names_no_host() -> None:
     wanted = json.loads((ROOT / "package.json").read_text())["dependencies"]
     lock = json.loads((ROOT / "package-lock.json").read_text())

@@ -20,8 +20,9 @@ def candidates() -> Iterator[str]:
     """Paths of browsers, the least trouble first; each later one is installed only when it is asked for."""
     yield from filter(None, map(shutil.which, NAMES))
     if shutil.which("apt-get") and os.geteuid() == 0:
-        for command in ("update", "install --yes --no-install-recommends chromium"):
-            subprocess.run(["apt-get", "-qq", *command.split()], check=False, stdout=sys.stderr)
+        quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in ("update", "install --yes chromium"):
+            subprocess.run(["apt-get", "-qq", *command.split()], check=False, stdout=sys.stderr, env=quietly)
         yield from filter(None, [shutil.which("chromium")])
     with sync_playwright() as playwright:
         own = playwright.chromium.executable_path
@@ -34,7 +35,7 @@ def works(path: str) -> bool:
     """Whether it starts: on Ubuntu, for one, `chromium` may be a script that only names a snap."""
     try:
         return subprocess.run([path, "--version"], capture_output=True, timeout=60).returncode == 0
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return False
 
 

@@ -43,10 +43,12 @@ def dress(notebook: nbformat.NotebookNode, name: str) -> None:
             cell.source = cell.source.replace(BADGE, "images/open-in-colab.svg")
         if has(cell, "injected-parameters") and notebook.metadata.book["parameters"] == defaults:
             cell.metadata.tags.append("remove-cell")  # it repeats the cell above
-        for output in cell.get("outputs", []):
-            # MyST takes the text that stands for a picture from the cell, display(figure, metadata=...) puts it here.
-            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
-                cell.metadata.setdefault("mystnb", {})["image"] = {"alt": alt}
+        pictures = [output.metadata for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+        texts = [metadata.get("image/png", {}).get("alt") for metadata in pictures]
+        if len(texts) > 1 or None in texts:
+            raise BookError(f"{name}: a cell shows {texts}; expected one picture with an alt text: {cell.source[:200]}")
+        if texts:  # MyST takes it from the cell; display(figure, metadata=...) puts it with the output
+            cell.metadata["mystnb"] = {"image": {"alt": texts[0]}}
 
 
 def cover(notebooks: list[nbformat.NotebookNode]) -> bytes:
@@ -78,7 +80,7 @@ def scripts() -> dict[str, object]:
     settings: dict[str, object] = {"html_static_path": [static.name]}
     versions = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))["dependencies"]
     at = {package: f"npm/{package}@{version}" for package, version in versions.items()}
-    if PACKAGES.exists():
+    if (PACKAGES / ".package-lock.json").exists():  # npm writes it last
         for package, patterns in SCRIPTS.items():
             copy(package, patterns, static / at[package])
         # The manager asks for its icon fonts beside the page, wherever its script lies.
