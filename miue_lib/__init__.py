@@ -1,0 +1,39 @@
+"""miue_lib: unlearnable examples, and the mutual information that explains them.
+
+import miue_lib as mi
+
+train, test = mi.load("fashion-mnist-mini")
+noise = mi.craft("miue", train, **mi.profile("cpu").noise["miue"])
+victim = mi.build("small_resnet", train, seed=1)
+mi.fit(victim, train.with_(noise), test=test, seed=1)
+"""
+
+from .data import ImageSet, load
+from .kernels.crop_flip import View
+from .kernels.similarity import similarity_loss
+from .models import MODELS, Classifier, build
+from .noise import METHODS, craft
+from .perturbation import Perturbation
+from .profiles import PROFILES, Profile, profile
+from .train import History, accuracy, features, fit
+
+__version__ = "0.1.0"
+__all__ = [
+    "METHODS",
+    "MODELS",
+    "PROFILES",
+    "Classifier",
+    "History",
+    "ImageSet",
+    "Perturbation",
+    "Profile",
+    "View",
+    "accuracy",
+    "build",
+    "craft",
+    "features",
+    "fit",
+    "load",
+    "profile",
+    "similarity_loss",
+]

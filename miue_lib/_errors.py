@@ -1,0 +1,38 @@
+"""One way to refuse an argument, so that every message names it, what was given and what was expected."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def bad(argument: str, given: object, expected: str) -> ValueError:
+    """The error to raise for an unusable argument: its name, what was given, what would have been accepted."""
+    return ValueError(f"{argument}: got {given}, expected {expected}")
+
+
+def check_number(argument: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False) -> float:
+    """`value` as a float if it is finite and in [low, high] (or (low, high] with `open_low`), else a `ValueError`."""
+    expected = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
+    if high == math.inf:
+        expected = f"a finite number {'>' if open_low else '>='} {low:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise bad(argument, repr(value), expected)
+    number = float(value)
+    if not (math.isfinite(number) and (number > low if open_low else number >= low) and number <= high):
+        raise bad(argument, repr(value), expected)
+    return number
+
+
+def check_count(argument: str, value: Any, low: int = 1) -> int:
+    """`value` if it is a whole number of at least `low`, else a `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise bad(argument, repr(value), f"a whole number >= {low}")
+    return value
+
+
+def check_choice(argument: str, value: Any, choices: Any) -> str:
+    """`value` if it is one of `choices`, else a `ValueError` that lists them."""
+    if value not in choices:
+        raise bad(argument, repr(value), "one of " + ", ".join(map(repr, choices)))
+    return str(value)

@@ -1,0 +1,1 @@
+"""Pictures that ship with the library; see README.md beside this file."""

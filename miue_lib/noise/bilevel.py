@@ -1,0 +1,185 @@
+"""The loop that min–min methods share: train a surrogate on the noisy pictures, then move the noise, and again.
+
+    min over δ of min over θ,  ‖δ_i‖∞ ≤ ε,
+
+in rounds. The *model phase* takes SGD steps on cross-entropy over view(x + δ). The *noise phase* freezes the
+surrogate (evaluation mode, no weight gradients) and takes `steps` sign-gradient steps on δ of each batch in turn,
+through a fresh random view from the same family that the surrogate is trained on. Noise that is optimised on the
+plain picture but trained on through crops (or the reverse) answers a question that no victim asks.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import bad, check_count, check_number
+from ..data import ImageSet
+from ..kernels.crop_flip import View
+from ..models import build
+from ..perturbation import Perturbation
+from ..train import accuracy, autocast, check_model, make_optimizer, sgd, shuffled, steps_per_epoch
+from .random import check_epsilon
+
+Objective = Callable[[Any, Tensor, Tensor], Tensor]
+
+
+def bilevel(
+    images: ImageSet,
+    objective: Objective,
+    *,
+    method: str,
+    settings: dict[str, Any],
+    epsilon: float,
+    step: float,
+    steps: int,
+    epochs: int,
+    model_batches: int | None,
+    until_accuracy: float | None,
+    surrogate: str | nn.Module,
+    batch_size: int,
+    noise_batch_size: int,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    schedule: str,
+    crop: int,
+    flip: bool,
+    seed: int,
+    progress: Callable[[str], None] | None,
+) -> Perturbation:
+    """Run up to `epochs` rounds and return the noise, rounded to levels.
+
+    objective: `(surrogate, views (n, C, H, W) in [0, 1], labels) → scalar`; δ descends it.
+    method, settings: recorded in the result. step: of one sign-gradient step, in pixel values.
+    model_batches: SGD batches a round; None for one epoch. until_accuracy: stop after the round in which the
+    surrogate classifies this share of the noisy pictures correctly.
+    progress: called with one line of text a round.
+
+    Raises `ValueError` for settings out of range or a class with one picture, `FloatingPointError` if the objective
+    or the surrogate's loss stops being finite.
+    """
+    epsilon = check_epsilon(epsilon)
+    check_number("step", step, 0, 1, open_low=True)
+    for name, count in (("steps", steps), ("epochs", epochs), ("batch_size", batch_size)):
+        check_count(name, count)
+    check_count("crop", crop, 0)
+    batches_of = ClassBatches(images, check_count("noise_batch_size", noise_batch_size, 4))
+    per_round = model_batches or steps_per_epoch(len(images), batch_size)
+
+    if not isinstance(surrogate, str | nn.Module):
+        raise bad("surrogate", repr(surrogate), "the name of a model or a module with features and head")
+    model = build(surrogate, images, seed=seed) if isinstance(surrogate, str) else copy.deepcopy(surrogate)
+    model.to(images.device).to(memory_format=torch.channels_last)
+    check_model(model, images)
+    optimizer, scheduler = make_optimizer(
+        model,
+        steps=epochs * per_round,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        schedule=schedule,
+    )
+    generator = torch.Generator(images.device).manual_seed(seed)
+    delta = torch.zeros(images.images.shape, device=images.device)
+
+    def views() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            for index, view in shuffled(images, batch_size, crop, flip, generator):
+                yield view(images.floats(index) + delta[index]), images.labels[index]
+
+    endless = views()
+    curves: dict[str, list[float]] = {"loss": [], "train_accuracy": [], "objective": [], "seconds": []}
+    start = time.perf_counter()
+    for epoch in range(1, epochs + 1):
+        model.train().requires_grad_(True)
+        loss, train_accuracy = sgd(model, optimizer, scheduler, itertools.islice(endless, per_round))
+        model.eval().requires_grad_(False)
+        reached = torch.zeros((), device=images.device)
+        count = 0
+        for index in batches_of.draw(generator):
+            pictures, labels, noise = images.floats(index), images.labels[index], delta[index]
+            for _ in range(steps):
+                view = View.random(len(index), crop, flip, generator)
+                gradient, value = _gradient(model, objective, pictures + noise, labels, view)
+                noise = (noise - step * gradient.sign()).clamp_(-epsilon, epsilon)
+                noise = (pictures + noise).clamp_(0, 1).sub_(pictures)
+                reached += value
+                count += 1
+            delta[index] = noise
+        for name, number in zip(
+            curves, (loss, train_accuracy, float(reached) / count, time.perf_counter() - start), strict=True
+        ):
+            curves[name].append(number)
+        if not math.isfinite(curves["objective"][-1]):
+            raise FloatingPointError(f"{method}: the objective became {curves['objective'][-1]} in round {epoch}")
+        if progress is not None:
+            progress(_line(method, epoch, epochs, curves))
+        if until_accuracy is not None and epoch < epochs:
+            noisy = images.with_(Perturbation.of(images, delta, epsilon=epsilon, method=method, settings={}))
+            if accuracy(model, noisy) >= until_accuracy:
+                break
+    return Perturbation.of(images, delta, epsilon=epsilon, method=method, settings=settings, curves=curves)
+
+
+def _gradient(
+    model: nn.Module, objective: Objective, noisy: Tensor, labels: Tensor, view: View
+) -> tuple[Tensor, Tensor]:
+    """d objective / d noisy pictures through the view, and the objective's value."""
+    seen = view(noisy).requires_grad_(True)
+    with autocast(seen.device):
+        value = objective(model, seen, labels)
+    (gradient,) = torch.autograd.grad(value, seen)
+    return view.adjoint(gradient), value.detach()
+
+
+def _line(method: str, epoch: int, epochs: int, curves: dict[str, list[float]]) -> str:
+    seconds = curves["seconds"][-1]
+    return (
+        f"{method} round {epoch}/{epochs}: surrogate loss {curves['loss'][-1]:.3f}, accuracy "
+        f"{curves['train_accuracy'][-1]:.3f}, objective {curves['objective'][-1]:.3f}, {seconds:.0f} s, "
+        f"at most {seconds / epoch * (epochs - epoch):.0f} s to go"
+    )
+
+
+class ClassBatches:
+    """Batches for the noise phase in which every picture has partners of its own class and others to differ from.
+
+    Each class is cut into groups of about `partners` pictures, or of size / classes where that is more, and the
+    groups are dealt to the batches in turn, the largest class first. Where classes are few and even, every batch
+    holds all of them alike. Batches are larger than `size` only where so few pictures are outside the largest class
+    that smaller ones could not all have two classes.
+    """
+
+    def __init__(self, images: ImageSet, size: int, partners: int = 16) -> None:
+        counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
+        used = sorted((c for c, n in enumerate(counts) if n), key=lambda c: -counts[c])
+        if len(used) < 2:
+            raise bad("images", "pictures of one class", "two classes or more")
+        lonely = [images.classes[c] for c in used if counts[c] == 1]
+        if lonely:
+            raise bad("images", f"one picture of class {', '.join(lonely)}", "two or more of each class")
+        self.members = [(images.labels == c).nonzero()[:, 0] for c in used]
+        wanted = min(size // 2, max(partners, size // len(used)))
+        self.groups = [max(1, min(round(len(m) / wanted), len(m) // 2)) for m in self.members]
+        # Dealt in turn, so many batches get a group outside the largest class, and so many get two groups.
+        self.count = max(1, min(round(len(images) / size), sum(self.groups[1:]), sum(self.groups) // 2))
+
+    def draw(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """The indices of each batch; together they hold every picture once."""
+        batches: list[list[Tensor]] = [[] for _ in range(self.count)]
+        turn = itertools.cycle(batches)
+        others = 1 + torch.randperm(len(self.members) - 1, generator=generator, device=generator.device)
+        for c in [0, *others.tolist()]:
+            order = torch.randperm(len(self.members[c]), generator=generator, device=generator.device)
+            for group in self.members[c][order].tensor_split(self.groups[c]):
+                next(turn).append(group)
+        for batch in batches:
+            yield torch.cat(batch)

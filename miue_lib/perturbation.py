@@ -1,0 +1,135 @@
+"""What a method returns: the noise as it will be published, and where it came from.
+
+Published pictures have 256 levels, so noise is kept in whole levels, after rounding: what is stored, added, measured
+and published is one and the same, and ‖δ‖∞ ≤ ε holds for it rather than for a float that no file can hold.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ._errors import bad
+from .data import ImageSet
+
+_FORMAT = "miue_lib.perturbation/1"
+
+
+def budget_in_levels(epsilon: float) -> int:
+    """⌊255 ε⌋: the largest whole number of levels within ε, forgiving the rounding of a quotient such as 8/255."""
+    return math.floor(255 * epsilon + 1e-6)
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbation:
+    """Noise for one set of pictures.
+
+    levels: int16 `(N, C, H, W)`, published minus clean, in 1/255 of the pixel range.
+    epsilon: the L∞ budget in pixel values; |levels| ≤ 255 ε.
+    method, settings: what made it. fingerprint: of the `ImageSet` it belongs to.
+    curves: what the method recorded on its way, one number a round.
+    """
+
+    levels: Tensor
+    epsilon: float
+    method: str
+    settings: Mapping[str, Any]
+    fingerprint: str
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.levels.dtype != torch.int16 or self.levels.ndim != 4:
+            raise bad("levels", f"{self.levels.dtype} {tuple(self.levels.shape)}", "int16 (N, C, H, W)")
+        largest = int(self.levels.abs().max()) if self.levels.numel() else 0
+        if largest > budget_in_levels(self.epsilon):
+            raise bad("levels", f"noise of {largest}/255", f"at most epsilon = {255 * self.epsilon:g}/255")
+
+    @classmethod
+    def of(cls, images: ImageSet, delta: Tensor, *, epsilon: float, method: str, settings: Mapping[str, Any],
+           curves: Mapping[str, list[float]] | None = None) -> Perturbation:  # fmt: skip
+        """The perturbation that publishing `images + delta` makes: rounded to levels, within the budget and [0, 255].
+
+        delta: floating point `(N, C, H, W)` in pixel values. Rounding is to the nearest level; truncating would
+        shrink every δ by half a level on average.
+        """
+        if delta.shape != images.images.shape:
+            raise bad("delta", f"shape {tuple(delta.shape)}", f"the pictures' shape {tuple(images.images.shape)}")
+        if not bool(torch.isfinite(delta).all()):
+            raise bad("delta", "NaN or infinite values", "finite pixel values")
+        most = budget_in_levels(epsilon)
+        levels = delta.mul(255).round_().clamp_(-most, most).to(torch.int16)
+        clean = images.images.to(torch.int16)
+        levels = (clean + levels).clamp_(0, 255).sub_(clean)
+        return cls(levels, epsilon, method, dict(settings), images.fingerprint, dict(curves or {}))
+
+    @property
+    def delta(self) -> Tensor:
+        """The noise as float32 `(N, C, H, W)` in pixel values."""
+        return self.levels.float() / 255
+
+    @property
+    def linf(self) -> float:
+        """‖δ‖∞ in pixel values."""
+        return int(self.levels.abs().max()) / 255
+
+    def __repr__(self) -> str:
+        n, c, h, w = self.levels.shape
+        return f"Perturbation({self.method!r}, {n:,} × {c}×{h}×{w}, ε = {255 * self.epsilon:g}/255)"
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file, beside `path` first and then renamed: no half-written file ever has its name."""
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise bad("path", repr(str(path)), "a file in a folder that exists")
+        about = {
+            "epsilon": self.epsilon,
+            "method": self.method,
+            "settings": dict(self.settings),
+            "fingerprint": self.fingerprint,
+            "curves": dict(self.curves),
+        }
+        largest = int(self.levels.abs().max()) if self.levels.numel() else 0
+        stored = self.levels.cpu().to(torch.int8 if largest < 128 else torch.int16).contiguous()
+        packed = save({"levels": stored}, metadata={"format": _FORMAT, "about": json.dumps(about)})
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with open(beside, "wb") as file:
+                file.write(packed)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Perturbation:
+        """Read what `save` wrote. Raises `ValueError` for a path that is not there or a file that is not whole."""
+        if not Path(path).is_file():
+            raise bad("path", repr(str(path)), "a file written by Perturbation.save")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise bad("path", f"{str(path)!r} of format {metadata.get('format')!r}", f"format {_FORMAT!r}")
+                levels = file.get_tensor("levels")
+        except SafetensorError as error:
+            raise bad("path", f"{str(path)!r} ({error})", "a whole file written by Perturbation.save") from error
+        about = json.loads(metadata["about"])
+        return cls(
+            levels.to(torch.int16),
+            about["epsilon"],
+            about["method"],
+            about["settings"],
+            about["fingerprint"],
+            about["curves"],
+        )

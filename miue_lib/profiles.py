@@ -1,0 +1,65 @@
+"""The one table of everything that differs between a quick run on two cores and the paper's size on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from ._errors import check_choice
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A size at which the chapters run.
+
+    data: for `load`. model: for `build`; victims and surrogates alike. victim: settings for `fit`. seeds: how many
+    victims. noise: method → settings for `craft`.
+    """
+
+    name: str
+    data: str
+    model: str
+    seeds: int
+    victim: Mapping[str, Any]
+    noise: Mapping[str, Mapping[str, Any]]
+
+
+def _frozen(**settings: Any) -> Mapping[str, Any]:
+    return MappingProxyType(settings)
+
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        # About eight minutes on two cores: the embedded pictures and a small residual network.
+        "cpu": Profile(
+            name="cpu",
+            data="fashion-mnist-mini",
+            model="small_resnet",
+            seeds=3,
+            victim=_frozen(epochs=12, crop=2),
+            noise=_frozen(
+                random=_frozen(),
+                em=_frozen(surrogate="small_resnet", epochs=12, steps=5, step=1.6 / 255, model_batches=20),
+                miue=_frozen(
+                    surrogate="small_resnet", epochs=16, steps=5, step=1.6 / 255, noise_batch_size=250, crop=2
+                ),
+            ),
+        ),
+        # The paper's settings: CIFAR-10, ResNet-18, 100 epochs.
+        "gpu": Profile(
+            name="gpu",
+            data="cifar10",
+            model="resnet18",
+            seeds=3,
+            victim=_frozen(epochs=100, schedule="cosine", weight_decay=1e-4, crop=4),
+            noise=_frozen(random=_frozen(), em=_frozen(), miue=_frozen()),
+        ),
+    }
+)
+
+
+def profile(name: str) -> Profile:
+    """The profile called `name`. Raises `ValueError` for any other."""
+    return PROFILES[check_choice("profile", name, PROFILES)]

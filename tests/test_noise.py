@@ -1,0 +1,182 @@
+"""Methods: budgets hold, seeds repeat, settings matter, and each lowers what it says it lowers."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import miue_lib as mi
+from miue_lib.noise.bilevel import ClassBatches
+
+Bands = tuple[mi.ImageSet, mi.ImageSet]
+QUICK: dict[str, dict[str, Any]] = {
+    "random": {},
+    "em": {"surrogate": "small_resnet", "epochs": 3, "steps": 2, "step": 4 / 255, "model_batches": 6, "batch_size": 32},
+    "miue": {"surrogate": "small_resnet", "epochs": 3, "steps": 2, "step": 4 / 255, "batch_size": 32, "crop": 1},
+}
+
+
+def test_every_method_is_tried_here() -> None:
+    assert set(QUICK) == set(mi.METHODS)
+
+
+@pytest.mark.parametrize("method", QUICK)
+@pytest.mark.parametrize("epsilon", [8 / 255, 0.03, 1 / 255, 1.0])
+def test_the_budget_holds_in_published_pictures(easy: Bands, method: str, epsilon: float) -> None:
+    train, _ = easy
+    noise = mi.craft(method, train, epsilon=epsilon, **QUICK[method] | ({"epochs": 1} if QUICK[method] else {}))
+    published = train.with_(noise).images.int()
+    assert 0 < (published - train.images.int()).abs().max() <= 255 * epsilon + 1e-6
+    assert noise.method == method
+    assert noise.settings["epsilon"] == epsilon
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_a_seed_repeats_the_noise(easy: Bands, method: str) -> None:
+    train, _ = easy
+    one, again, other = (mi.craft(method, train, seed=seed, **QUICK[method]) for seed in (0, 0, 1))
+    assert torch.equal(one.levels, again.levels)
+    assert not torch.equal(one.levels, other.levels)
+    assert one.settings == again.settings != other.settings
+
+
+def test_random_noise_is_uniform_over_the_levels(tiny: mi.ImageSet) -> None:
+    grey = mi.ImageSet(torch.full((40, 1, 28, 28), 128, dtype=torch.uint8), torch.arange(40) % 2)
+    counts = torch.bincount(mi.craft("random", grey).levels.flatten() + 8, minlength=17).double()
+    expected = counts.sum() / 17
+    assert len(counts) == 17
+    # Chi-squared with 16 degrees of freedom: above 45 about once in ten thousand.
+    assert float(((counts - expected) ** 2 / expected).sum()) < 45
+
+
+@pytest.mark.parametrize("method", ["em", "miue"])
+def test_noise_lowers_its_objective_more_than_random_noise(easy: Bands, method: str) -> None:
+    """On a surrogate trained on the crafted noise, the objective is lower there than with random noise."""
+    train, _ = easy
+    shuffled = mi.ImageSet(train.images, train.labels[torch.randperm(192, generator=torch.Generator().manual_seed(0))])
+    settings = QUICK[method] | {"epochs": 8}
+    crafted = shuffled.with_(mi.craft(method, shuffled, **settings))
+    control = shuffled.with_(mi.craft("random", shuffled))
+
+    def objective(images: mi.ImageSet) -> float:
+        model = mi.build("small_resnet", images)
+        history = mi.fit(model, images, epochs=4, batch_size=32, crop=0, flip=False)
+        if method == "em":
+            return history.loss[-1]
+        return float(mi.similarity_loss(mi.features(model, images), images.labels, distance_weight=0.1))
+
+    # The labels are shuffled, so that without noise there is nothing to learn but by heart.
+    assert objective(crafted) < 0.8 * objective(control)
+
+
+def test_each_setting_reaches_the_method(easy: Bands) -> None:
+    train, _ = easy
+    base = QUICK["miue"] | {"epochs": 2}
+    plain = mi.craft("miue", train, **base).levels
+    for change in (
+        {"temperature": 1.0},
+        {"distance_weight": 5.0},
+        {"steps": 3},
+        {"step": 1 / 255},
+        {"flip": False},
+        {"crop": 0},
+        {"noise_batch_size": 24},
+        {"learning_rate": 0.01},
+        {"momentum": 0.0},
+        {"weight_decay": 0.1},
+        {"schedule": "one-cycle"},
+        {"batch_size": 48},
+        {"surrogate": mi.build("small_resnet", train, seed=9)},
+    ):
+        assert not torch.equal(mi.craft("miue", train, **base | change).levels, plain), change
+
+
+def test_a_given_surrogate_is_left_as_it_was(easy: Bands) -> None:
+    model = mi.build("small_resnet", easy[0], seed=9)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    mi.craft("em", easy[0], **QUICK["em"] | {"surrogate": model})
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_rounds_end_when_the_accuracy_is_reached_and_are_reported(easy: Bands) -> None:
+    lines: list[str] = []
+    noise = mi.craft("em", easy[0], progress=lines.append, **QUICK["em"] | {"epochs": 30, "until_accuracy": 0.9})
+    rounds = len(noise.curves["loss"])
+    assert 1 <= rounds < 30
+    assert len(lines) == rounds
+    assert lines[0].startswith("em round 1/30: surrogate loss")
+    assert all(len(curve) == rounds for curve in noise.curves.values())
+
+
+@pytest.mark.parametrize("sizes", [[50, 29, 17], [2, 2, 2], [40, 3, 2], [33, 33, 0], [2, 90, 2], [31] * 40])
+@pytest.mark.parametrize("size", [4, 12, 25, 64, 1000])
+def test_class_batches_hold_everything_once_with_partners_and_others(sizes: list[int], size: int) -> None:
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    images = mi.ImageSet(
+        torch.zeros((len(labels), 1, 2, 2), dtype=torch.uint8), labels, tuple(str(c) for c in range(len(sizes)))
+    )
+    batches = list(ClassBatches(images, size).draw(torch.Generator().manual_seed(0)))
+    assert sorted(torch.cat(batches).tolist()) == list(range(len(labels)))
+    for index in batches:
+        counts = torch.bincount(labels[index])
+        assert not (counts == 1).any(), "a picture without a partner of its class"
+        assert (counts > 0).sum() >= 2, "a batch of one class"
+
+
+def test_few_even_classes_are_alike_in_every_batch_and_many_get_partners() -> None:
+    def counts(classes: int, each: int, size: int) -> list[torch.Tensor]:
+        labels = torch.arange(classes).repeat_interleave(each)
+        images = mi.ImageSet(torch.zeros((len(labels), 1, 2, 2), dtype=torch.uint8), labels)
+        drawn = ClassBatches(images, size, partners=16).draw(torch.Generator().manual_seed(0))
+        return [torch.bincount(labels[index], minlength=classes) for index in drawn]
+
+    assert all(c.tolist() == [25] * 10 for c in counts(10, 1000, 250))
+    for c in counts(100, 500, 512):
+        assert all(n == 0 or 15 <= n <= 17 for n in c.tolist())
+        assert 500 - 32 <= int(c.sum()) <= 512 + 32
+
+
+class Maps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(1, 4, 3)
+        self.head = nn.Linear(10, 3)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epsilon": 0}, r"epsilon: got 0, expected a number in \(0, 1\]"),
+        ({"epsilon": 8}, r"epsilon: got 8, expected a number in \(0, 1\]"),
+        ({"epsilon": float("nan")}, r"epsilon: got nan, expected a number in \(0, 1\]"),
+        ({"epsilon": "8/255"}, "epsilon: got '8/255', expected a number"),
+        ({"epsilon": 0.001}, r"epsilon: got 0\.001, expected at least 1/255"),
+        ({"step": 0}, r"step: got 0, expected a number in \(0, 1\]"),
+        ({"steps": 0}, "steps: got 0, expected a whole number >= 1"),
+        ({"epochs": 2.0}, r"epochs: got 2\.0, expected a whole number >= 1"),
+        ({"temperature": -1}, "temperature: got -1, expected a finite number > 0"),
+        ({"noise_batch_size": 1}, "noise_batch_size: got 1, expected a whole number >= 4"),
+        ({"surrogate": "vgg"}, "model: got 'vgg', expected one of"),
+        ({"surrogate": 3}, "surrogate: got 3, expected the name of a model or a module"),
+        ({"surrogate": Maps()}, r"model: got features of shape \(1, 4, 10, 10\), expected 2-D features"),
+        ({"budget": 8}, "settings of 'miue': got budget, expected only epsilon, step, steps"),
+    ],
+)
+def test_bad_settings_are_refused(easy: Bands, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mi.craft("miue", easy[0], **QUICK["miue"] | settings)
+
+
+def test_unusable_requests_are_refused(easy: Bands, tiny: mi.ImageSet) -> None:
+    with pytest.raises(ValueError, match="method: got 'magic', expected one of 'random', 'em', 'miue'"):
+        mi.craft("magic", easy[0])
+    lonely = tiny.subset([*range(60), 95])
+    with pytest.raises(ValueError, match="images: got one picture of class c, expected two or more of each class"):
+        mi.craft("miue", lonely, **QUICK["miue"])
+    with pytest.raises(ValueError, match="images: got pictures of one class, expected two classes or more"):
+        mi.craft("em", tiny.subset(slice(0, 40)), **QUICK["em"])

@@ -1,0 +1,114 @@
+"""Training: it learns what can be learnt, repeats itself for a seed, and reports what it saw."""
+
+import pytest
+import torch
+from torch import nn
+
+import miue_lib as mi
+
+Bands = tuple[mi.ImageSet, mi.ImageSet]
+
+
+def test_a_victim_learns_and_its_curves_say_so(easy: Bands) -> None:
+    train, test = easy
+    model = mi.build("small_resnet", train)
+    epochs: list[int] = []
+    history = mi.fit(
+        model, train, test=test, epochs=6, batch_size=32, crop=0, on_epoch=lambda epoch, _: epochs.append(epoch)
+    )
+    assert epochs == [1, 2, 3, 4, 5, 6]
+    for curve in (history.loss, history.train_accuracy, history.test_accuracy, history.seconds):
+        assert len(curve) == 6
+    assert history.test_accuracy[-1] == mi.accuracy(model, test) > 0.95
+    assert history.loss[-1] < history.loss[0]
+    assert history.seconds == sorted(history.seconds)
+    assert history.train_accuracy[-1] > history.train_accuracy[0]
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+def test_a_seed_repeats_the_run(easy: Bands, schedule: str) -> None:
+    train, _ = easy
+
+    def run(seed: int) -> tuple[mi.History, torch.Tensor]:
+        model = mi.build("small_resnet", train)
+        history = mi.fit(model, train, epochs=2, batch_size=32, schedule=schedule, seed=seed)
+        return history, torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    (first, weights), (again, same), (_, different) = run(0), run(0), run(1)
+    assert (first.loss, first.train_accuracy) == (again.loss, again.train_accuracy)
+    assert torch.equal(weights, same)
+    assert not torch.equal(weights, different)
+
+
+def test_train_accuracy_counts_what_was_trained_on(easy: Bands) -> None:
+    """With a head that cannot change its mind the accuracy is the share of one class, whatever the views."""
+    train, _ = easy
+    model = mi.build("small_resnet", train)
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([50.0, 0, 0]))
+    history = mi.fit(model, train, epochs=1, batch_size=192, learning_rate=1e-9)
+    assert history.train_accuracy == [1 / 3]
+
+
+def test_features_come_in_order_and_leave_the_model_as_it_was(easy: Bands) -> None:
+    train, _ = easy
+    model = mi.build("small_resnet", train).train()
+    features = mi.features(model, train)
+    assert features.shape == (192, 64)
+    assert features.dtype == torch.float32
+    assert model.training
+    later = mi.features(model, train.subset(slice(100, 192)))
+    # bfloat16 has 8 bits of mantissa, and the batch a picture is in may change the order of a sum.
+    assert torch.allclose(features[100:], later, rtol=2**-6, atol=2**-6)
+
+
+class Maps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(1, 4, 3)
+        self.head = nn.LazyLinear(3)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x))
+
+
+def test_models_that_do_not_fit_are_refused(easy: Bands) -> None:
+    train, _ = easy
+    with pytest.raises(ValueError, match=r"model: got features of shape \(1, 4, 10, 10\), expected 2-D features"):
+        mi.fit(Maps(), train)
+    with pytest.raises(ValueError, match=r"model: got Linear, expected a module with features\(x\) and head"):
+        mi.accuracy(nn.Linear(2, 2), train)
+    two = mi.ImageSet(train.images[:2], torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="model: got 2 logits, expected one for each of 3 classes"):
+        mi.fit(mi.build("small_resnet", two), train)
+    with pytest.raises(ValueError, match="images: got an empty set, expected at least one picture"):
+        mi.fit(mi.build("small_resnet", train), train.subset(slice(0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs: got 0, expected a whole number >= 1"),
+        ({"batch_size": 1.5}, r"batch_size: got 1\.5, expected a whole number >= 1"),
+        ({"learning_rate": 0}, "learning_rate: got 0, expected a finite number > 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: got nan"),
+        ({"momentum": 2}, r"momentum: got 2, expected a number in \[0, 1\]"),
+        ({"schedule": "step"}, "schedule: got 'step', expected one of 'one-cycle', 'cosine'"),
+        ({"crop": -1}, "crop: got -1, expected a whole number >= 0"),
+    ],
+)
+def test_bad_settings_are_refused(easy: Bands, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mi.fit(mi.build("small_resnet", easy[0]), easy[0], **options)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(easy: Bands) -> None:
+    model = mi.build("small_resnet", easy[0])
+    with torch.no_grad():
+        model.head.bias[0] = torch.inf
+    with pytest.raises(FloatingPointError, match="the training loss became"):
+        mi.fit(model, easy[0], epochs=1)
