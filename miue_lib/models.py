@@ -44,24 +44,27 @@ class Classifier(nn.Module):
 
 
 def _small_resnet(images: ImageSet) -> tuple[nn.Module, int]:
-    """Three residual blocks (He et al. 2016) of widths 16, 32, 64, each halving the side: 76 thousand parameters.
+    """Three residual blocks (He et al. 2016) of widths 16, 32, 64: about 78 thousand weights.
 
-    The stem halves the side too: at 28 × 28 that costs little accuracy and is three to six times as fast on a CPU,
-    where the first layers are bound by memory.
+    The stem folds 2 × 2 pixels into channels before its convolution: at 28 × 28 that costs little accuracy, and on a
+    CPU it is several times as fast as full-size first layers, whose input gradients are bound by memory.
     """
+    _, channels, height, width = images.images.shape
     widths = (16, 32, 64)
     layers: list[nn.Module] = [
-        nn.Conv2d(images.images.shape[1], widths[0], 3, stride=2, padding=1, bias=False),
+        nn.ZeroPad2d((0, width % 2, 0, height % 2)),
+        nn.PixelUnshuffle(2),
+        nn.Conv2d(4 * channels, widths[0], 3, padding=1, bias=False),
         nn.BatchNorm2d(widths[0]),
         nn.ReLU(inplace=True),
     ]
     before = widths[0]
-    for width in widths:
+    for after in widths:
         shortcut = None
-        if width != before:
-            shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride=2, bias=False), nn.BatchNorm2d(width))
-        layers.append(BasicBlock(before, width, stride=1 if shortcut is None else 2, downsample=shortcut))
-        before = width
+        if after != before:
+            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=2, bias=False), nn.BatchNorm2d(after))
+        layers.append(BasicBlock(before, after, stride=1 if shortcut is None else 2, downsample=shortcut))
+        before = after
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before
 
 

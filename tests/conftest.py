@@ -5,6 +5,9 @@ import torch
 
 import miue_lib as mi
 
+# Pictures this small cost more in threads waiting for each other than in arithmetic.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def tiny() -> mi.ImageSet:

@@ -7,7 +7,7 @@ import miue_lib as mi
 
 
 @pytest.mark.parametrize("name", list(mi.MODELS))
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 96, 80)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 33, 17), (3, 96, 80)])
 def test_logits_are_head_of_features(name: str, shape: tuple[int, int, int]) -> None:
     images = mi.ImageSet(torch.randint(0, 256, (4, *shape), dtype=torch.uint8), torch.tensor([0, 1, 2, 2]))
     model = mi.build(name, images).eval()

@@ -1,5 +1,6 @@
 """Figures: they draw what they are given, and say what they show."""
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -43,6 +44,15 @@ def test_a_slider_is_linked_in_the_browser_and_readable_without_eyes() -> None:
     assert len(stack.children) == 3
     assert 'alt="picture 0 &lt;&amp;&gt;"' in stack.children[0].value
     assert "data:image/png;base64," in stack.children[0].value
+
+
+def test_a_slider_turns_pages_where_widgets_are_older(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(ipywidgets, "Stack")
+    figures = {f"picture {i}": plots.bars({"a": [i, i + 1]}, ylabel="y") for i in range(3)}
+    control, window = plots.slider(figures, label="step").children
+    assert 'alt="picture 0"' in window.value
+    control.value = 2
+    assert 'alt="picture 2"' in window.value
 
 
 def test_figures_are_closed() -> None:

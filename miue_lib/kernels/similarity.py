@@ -8,8 +8,8 @@ For features g_1 … g_B of a batch with labels y, cosines c_jk and temperature 
 and the loss is the mean over anchors. The first line is small when every picture of a class points the same way and
 the other classes point elsewhere; the second when a class is also close together.
 
-Cosines are one matrix product, and both sums are log-sum-exp: nothing larger than B × B is stored, and exp(1/τ),
-which overflows half precision at τ = 0.1, is never formed.
+Cosines are one matrix product, and both sums are log-sum-exp: nothing larger than B × B is stored, and exp(1/τ), of
+which three overflow half precision at τ = 0.1, is never formed.
 """
 
 from __future__ import annotations
