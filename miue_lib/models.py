@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from ._errors import check_choice
+from ._errors import check_choice, check_count
 from .data import ImageSet
 
 
@@ -91,6 +91,7 @@ def build(name: str, images: ImageSet, *, seed: int = 0) -> Classifier:
     Raises `ValueError` for an unknown name.
     """
     check_choice("model", name, MODELS)
+    check_count("seed", seed, 0)
     pixels = images.images.transpose(0, 1).flatten(1)
     # uint8 has few values: their histogram gives exact moments without a float copy of the whole set.
     counts = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()

@@ -83,6 +83,7 @@ def fit(
     check_model(model, train)
     check_count("epochs", epochs)
     check_count("crop", crop, 0)
+    check_count("seed", seed, 0)
     generator = torch.Generator(train.device).manual_seed(seed)
     optimizer, scheduler = make_optimizer(
         model,

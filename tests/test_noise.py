@@ -161,6 +161,7 @@ class Maps(nn.Module):
         ({"temperature": -1}, "temperature: got -1, expected a finite number > 0"),
         ({"noise_batch_size": 1}, "noise_batch_size: got 1, expected a whole number >= 4"),
         ({"surrogate": "vgg"}, "model: got 'vgg', expected one of"),
+        ({"seed": "x"}, "seed: got .x., expected a whole number >= 0"),
         ({"surrogate": 3}, "surrogate: got 3, expected the name of a model or a module"),
         ({"surrogate": Maps()}, r"model: got features of shape \(1, 4, 10, 10\), expected 2-D features"),
         ({"budget": 8}, "settings of 'miue': got budget, expected only epsilon, step, steps"),

@@ -15,6 +15,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -31,74 +32,99 @@ from .random import check_epsilon
 Objective = Callable[[Any, Tensor, Tensor], Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """The settings that the methods share. Raises `ValueError` for one that is out of range.
+
+    epsilon: L∞ budget in pixel values. step: of one sign-gradient step, in pixel values. steps: of them on each batch
+    a round. epochs: rounds. model_batches: SGD batches a round; None for one epoch. until_accuracy: stop after the
+    round in which the surrogate classifies this share of the noisy pictures correctly; None for never.
+    """
+
+    epsilon: float
+    step: float
+    steps: int
+    epochs: int
+    surrogate: str | nn.Module
+    batch_size: int
+    noise_batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    crop: int
+    flip: bool
+    seed: int
+    model_batches: int | None = None
+    until_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        check_number("step", self.step, 0, 1, open_low=True)
+        for name, least in {
+            "steps": 1,
+            "epochs": 1,
+            "batch_size": 1,
+            "noise_batch_size": 4,
+            "crop": 0,
+            "seed": 0,
+        }.items():
+            check_count(name, getattr(self, name), least)
+        if self.model_batches is not None:
+            check_count("model_batches", self.model_batches)
+        if self.until_accuracy is not None:
+            check_number("until_accuracy", self.until_accuracy, 0, 1)
+        if not isinstance(self.surrogate, str | nn.Module):
+            raise bad("surrogate", repr(self.surrogate), "the name of a model or a module with features and head")
+
+
 def bilevel(
     images: ImageSet,
     objective: Objective,
     *,
     method: str,
     settings: dict[str, Any],
-    epsilon: float,
-    step: float,
-    steps: int,
-    epochs: int,
-    model_batches: int | None,
-    until_accuracy: float | None,
-    surrogate: str | nn.Module,
-    batch_size: int,
-    noise_batch_size: int,
-    learning_rate: float,
-    momentum: float,
-    weight_decay: float,
-    schedule: str,
-    crop: int,
-    flip: bool,
-    seed: int,
     progress: Callable[[str], None] | None,
 ) -> Perturbation:
-    """Run up to `epochs` rounds and return the noise, rounded to levels.
+    """Run the rounds and return the noise, rounded to levels.
 
     objective: `(surrogate, views (n, C, H, W) in [0, 1], labels) → scalar`; δ descends it.
-    method, settings: recorded in the result. step: of one sign-gradient step, in pixel values.
-    model_batches: SGD batches a round; None for one epoch. until_accuracy: stop after the round in which the
-    surrogate classifies this share of the noisy pictures correctly.
+    settings: the method's own arguments, recorded in the result; those of `Loop` steer the rounds.
     progress: called with one line of text a round.
 
     Raises `ValueError` for settings out of range or a class with one picture, `FloatingPointError` if the objective
     or the surrogate's loss stops being finite.
     """
-    epsilon = check_epsilon(epsilon)
-    check_number("step", step, 0, 1, open_low=True)
-    for name, count in (("steps", steps), ("epochs", epochs), ("batch_size", batch_size)):
-        check_count(name, count)
-    check_count("crop", crop, 0)
-    batches_of = ClassBatches(images, check_count("noise_batch_size", noise_batch_size, 4))
-    per_round = model_batches or steps_per_epoch(len(images), batch_size)
+    loop = Loop(**{f.name: settings[f.name] for f in fields(Loop) if f.name in settings})
+    epsilon, crop, flip = loop.epsilon, loop.crop, loop.flip
+    batches_of = ClassBatches(images, loop.noise_batch_size)
+    per_round = loop.model_batches or steps_per_epoch(len(images), loop.batch_size)
 
-    if not isinstance(surrogate, str | nn.Module):
-        raise bad("surrogate", repr(surrogate), "the name of a model or a module with features and head")
-    model = build(surrogate, images, seed=seed) if isinstance(surrogate, str) else copy.deepcopy(surrogate)
+    given = loop.surrogate
+    model = build(given, images, seed=loop.seed) if isinstance(given, str) else copy.deepcopy(given)
+    settings = settings | {"surrogate": given if isinstance(given, str) else type(given).__name__}
     model.to(images.device).to(memory_format=torch.channels_last)
     check_model(model, images)
     optimizer, scheduler = make_optimizer(
         model,
-        steps=epochs * per_round,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
+        steps=loop.epochs * per_round,
+        learning_rate=loop.learning_rate,
+        momentum=loop.momentum,
+        weight_decay=loop.weight_decay,
+        schedule=loop.schedule,
     )
-    generator = torch.Generator(images.device).manual_seed(seed)
+    generator = torch.Generator(images.device).manual_seed(loop.seed)
     delta = torch.zeros(images.images.shape, device=images.device)
 
     def views() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            for index, view in shuffled(images, batch_size, crop, flip, generator):
+            for index, view in shuffled(images, loop.batch_size, crop, flip, generator):
                 yield view(images.floats(index) + delta[index]), images.labels[index]
 
     endless = views()
     curves: dict[str, list[float]] = {"loss": [], "train_accuracy": [], "objective": [], "seconds": []}
     start = time.perf_counter()
-    for epoch in range(1, epochs + 1):
+    for epoch in range(1, loop.epochs + 1):
         model.train().requires_grad_(True)
         loss, train_accuracy = sgd(model, optimizer, scheduler, itertools.islice(endless, per_round))
         model.eval().requires_grad_(False)
@@ -106,10 +132,10 @@ def bilevel(
         count = 0
         for index in batches_of.draw(generator):
             pictures, labels, noise = images.floats(index), images.labels[index], delta[index]
-            for _ in range(steps):
+            for _ in range(loop.steps):
                 view = View.random(len(index), crop, flip, generator)
                 gradient, value = _gradient(model, objective, pictures + noise, labels, view)
-                noise = (noise - step * gradient.sign()).clamp_(-epsilon, epsilon)
+                noise = (noise - loop.step * gradient.sign()).clamp_(-epsilon, epsilon)
                 noise = (pictures + noise).clamp_(0, 1).sub_(pictures)
                 reached += value
                 count += 1
@@ -121,10 +147,10 @@ def bilevel(
         if not math.isfinite(curves["objective"][-1]):
             raise FloatingPointError(f"{method}: the objective became {curves['objective'][-1]} in round {epoch}")
         if progress is not None:
-            progress(_line(method, epoch, epochs, curves))
-        if until_accuracy is not None and epoch < epochs:
+            progress(_line(method, epoch, loop.epochs, curves))
+        if loop.until_accuracy is not None and epoch < loop.epochs:
             noisy = images.with_(Perturbation.of(images, delta, epsilon=epsilon, method=method, settings={}))
-            if accuracy(model, noisy) >= until_accuracy:
+            if accuracy(model, noisy) >= loop.until_accuracy:
                 break
     return Perturbation.of(images, delta, epsilon=epsilon, method=method, settings=settings, curves=curves)
 

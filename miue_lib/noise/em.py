@@ -44,32 +44,9 @@ def em(
     authors'). Deviations: the rounds are bounded, where the original runs on until the accuracy is reached; the
     learning rate follows a cosine over them; no gradient clipping.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("images", "progress", "surrogate")}
-    settings["surrogate"] = surrogate if isinstance(surrogate, str) else type(surrogate).__name__
+    settings = {name: value for name, value in locals().items() if name not in ("images", "progress")}
 
     def objective(model: Any, views: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(model(views).float(), labels)
 
-    return bilevel(
-        images,
-        objective,
-        method="em",
-        settings=settings,
-        epsilon=epsilon,
-        step=step,
-        steps=steps,
-        epochs=epochs,
-        model_batches=model_batches,
-        until_accuracy=until_accuracy,
-        surrogate=surrogate,
-        batch_size=batch_size,
-        noise_batch_size=noise_batch_size,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        crop=crop,
-        flip=flip,
-        seed=seed,
-        progress=progress,
-    )
+    return bilevel(images, objective, method="em", settings=settings, progress=progress)

@@ -45,34 +45,11 @@ def miue(
     real ones, and noise is optimised through them; every batch of the noise phase holds partners of each of its
     classes.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("images", "progress", "surrogate")}
-    settings["surrogate"] = surrogate if isinstance(surrogate, str) else type(surrogate).__name__
+    settings = {name: value for name, value in locals().items() if name not in ("images", "progress")}
 
     def objective(model: Any, views: Tensor, labels: Tensor) -> Tensor:
         return similarity_loss(
             model.features(views).float(), labels, temperature=temperature, distance_weight=distance_weight
         )
 
-    return bilevel(
-        images,
-        objective,
-        method="miue",
-        settings=settings,
-        epsilon=epsilon,
-        step=step,
-        steps=steps,
-        epochs=epochs,
-        model_batches=None,
-        until_accuracy=None,
-        surrogate=surrogate,
-        batch_size=batch_size,
-        noise_batch_size=noise_batch_size,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        crop=crop,
-        flip=flip,
-        seed=seed,
-        progress=progress,
-    )
+    return bilevel(images, objective, method="miue", settings=settings, progress=progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._errors import bad, check_number
+from .._errors import bad, check_count, check_number
 from ..data import ImageSet
 from ..perturbation import Perturbation, budget_in_levels
 
@@ -15,6 +15,7 @@ def random(images: ImageSet, *, epsilon: float = 8 / 255, seed: int = 0) -> Pert
     epsilon: L∞ budget in pixel values, in (0, 1] and at least one level. Sample-wise; no pass over the data.
     """
     epsilon = check_epsilon(epsilon)
+    check_count("seed", seed, 0)
     most = budget_in_levels(epsilon)
     generator = torch.Generator(images.device).manual_seed(seed)
     levels = torch.randint(-most, most + 1, images.images.shape, generator=generator, device=images.device)
