@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 
@@ -16,7 +17,7 @@ def check_number(argument: str, value: Any, low: float, high: float = math.inf, 
     expected = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
     if high == math.inf:
         expected = f"a finite number {'>' if open_low else '>='} {low:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise bad(argument, repr(value), expected)
     number = float(value)
     if not (math.isfinite(number) and (number > low if open_low else number >= low) and number <= high):
@@ -26,13 +27,20 @@ def check_number(argument: str, value: Any, low: float, high: float = math.inf, 
 
 def check_count(argument: str, value: Any, low: int = 1) -> int:
     """`value` if it is a whole number of at least `low`, else a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) < 2**63:
         raise bad(argument, repr(value), f"a whole number >= {low}")
+    return int(value)
+
+
+def check_flag(argument: str, value: Any) -> bool:
+    """`value` if it is True or False, else a `ValueError`: "no" would count as true."""
+    if not isinstance(value, bool):
+        raise bad(argument, repr(value), "True or False")
     return value
 
 
 def check_choice(argument: str, value: Any, choices: Any) -> str:
     """`value` if it is one of `choices`, else a `ValueError` that lists them."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise bad(argument, repr(value), "one of " + ", ".join(map(repr, choices)))
     return str(value)

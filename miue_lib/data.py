@@ -32,8 +32,8 @@ DATASETS = ("fashion-mnist-mini", "fashion-mnist", "cifar10", "cifar100")
 class ImageSet:
     """Labelled pictures.
 
-    images: uint8 `(N, C, H, W)`; a float array is accepted when every value is finite and in [0, 1], and is rounded
-        to the 256 levels of a stored picture.
+    images: uint8 `(N, C, H, W)`, not to be written into afterwards; a float array is accepted when every value is
+        finite and in [0, 1], and is rounded to the 256 levels of a stored picture.
     labels: int64 `(N,)`, in [0, len(classes)).
     classes: the class names; by default "0", "1", … up to the largest label.
     name: what the set is called in messages and tables.
@@ -86,7 +86,10 @@ class ImageSet:
 
     def subset(self, index: Tensor | Sequence[int] | slice) -> ImageSet:
         """The chosen pictures with their labels, as a set of its own."""
-        chosen = index if isinstance(index, slice) else torch.as_tensor(index, device=self.device)
+        chosen = index
+        if not isinstance(index, slice):
+            chosen = torch.as_tensor(index, device=self.device)
+            chosen = chosen if len(chosen) else chosen.long()  # an empty list would become a tensor of floats
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     def to(self, device: torch.device | str) -> ImageSet:
@@ -104,6 +107,9 @@ class ImageSet:
                 f"noise made for other pictures (fingerprint {perturbation.fingerprint[:12]}…)",
                 f"noise made for {self.name!r} (fingerprint {self.fingerprint[:12]}…)",
             )
+        if perturbation.levels.shape != self.images.shape:
+            given = f"noise of shape {tuple(perturbation.levels.shape)}"
+            raise bad("perturbation", given, f"the pictures' shape {tuple(self.images.shape)}")
         published = self.images.to(torch.int16) + perturbation.levels.to(self.device, torch.int16)
         if int(published.min()) < 0 or int(published.max()) > 255:
             raise bad("perturbation", "noise that leaves [0, 255]", "noise that keeps every pixel in [0, 255]")
@@ -135,8 +141,8 @@ def load(
     *,
     root: str | Path | None = None,
     size: int | None = None,
-    test_fraction: float = 1 / 6,
-    seed: int = 0,
+    test_fraction: float | None = None,
+    seed: int | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[ImageSet, ImageSet]:
     """The training and the test pictures called `name`, on `device` (by default the GPU where there is one).
@@ -147,20 +153,25 @@ def load(
         - `"fashion-mnist"`, `"cifar10"`, `"cifar100"`: the full sets, read by torchvision; downloaded to `root`
           (by default `~/.cache/miue_lib`) if they are not there, with mirrors, a checksum, and resuming.
         - `"folder:PATH"`: your own `class/picture.*` tree (JPEG, PNG, WebP; see `miue_lib.folder`). With `PATH/train`
-          and `PATH/test` those are the two sets; else `test_fraction` of every class, drawn with `seed`, is held out.
+          and `PATH/test` those are the two sets; else `test_fraction` (default 1/6) of every class, drawn with `seed`
+          (default 0), is held out.
     size: for a folder, the side in pixels to which pictures are resized and centre-cropped (default 32).
 
     Raises `ValueError` for an unknown name, a path that is not there, or an option that does not apply.
     """
     device = torch.device(device) if device is not None else default_device()
-    if isinstance(name, str) and name.startswith("folder:"):
+    folder = isinstance(name, str) and name.startswith("folder:")
+    check_choice("name", "folder:PATH" if folder else name, (*DATASETS, "folder:PATH"))
+    only_folders = {"size": size, "test_fraction": test_fraction, "seed": seed}
+    only_downloads = {"root": root}
+    for option, value in (only_downloads if folder else only_folders).items():
+        if value is not None:
+            raise bad(option, repr(value), f"no {option}: it means nothing for {name!r}")
+    if folder:
         path = Path(name.removeprefix("folder:")).expanduser()
         parts = read_tree(path, 32 if size is None else size, test_fraction, seed)
         train, test = (ImageSet(*part, f"{path.name} {of}") for part, of in zip(parts, ("train", "test"), strict=True))
         return train.to(device), test.to(device)
-    check_choice("name", name, (*DATASETS, "folder:PATH"))
-    if size is not None:
-        raise bad("size", size, f"no size: the pictures of {name!r} have one of their own")
     if name == "fashion-mnist-mini":
         train, test = _embedded(name)
     else:
@@ -190,11 +201,14 @@ def _torchvision(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
     reader: Any = {"fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[
         name
     ]
-    fetch(name, root)
+    try:
+        raws = [reader(str(root), train=part == "train") for part in ("train", "test")]
+    except RuntimeError:  # torchvision's word for files that are missing or whose checksums are wrong
+        fetch(name, root)
+        # With the archives in place this unpacks them, checks each file and downloads nothing.
+        raws = [reader(str(root), train=part == "train", download=True) for part in ("train", "test")]
     parts = []
-    for part in ("train", "test"):
-        # `download=True` checks the files' checksums and unpacks them; with the archives in place it downloads nothing.
-        raw = reader(str(root), train=part == "train", download=True)
+    for raw, part in zip(raws, ("train", "test"), strict=True):
         pixels = torch.as_tensor(raw.data)
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
         parts.append(ImageSet(pixels, torch.as_tensor(raw.targets), tuple(raw.classes), f"{name} {part}"))

@@ -78,28 +78,31 @@ def _fetch_one(archive: Archive, target: Path) -> None:
     part = target.with_name(target.name + ".part")
     failures = []
     for url in archive.urls:
+        resumed = part.exists()
         try:
-            _download(url, part)
+            found = _download(url, part)
+            if found != archive.md5 and resumed:  # what was there before may have been another file's beginning
+                part.unlink()
+                found = _download(url, part)
+            if found == archive.md5:
+                os.replace(part, target)
+                return
+            part.unlink()
+            failures.append(f"{url} (MD5 {found})")
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             failures.append(f"{url} ({error})")
-            continue
-        if (found := _md5(part)) == archive.md5:
-            os.replace(part, target)
-            return
-        part.unlink()  # not ours: another file under the same name
-        failures.append(f"{url} (MD5 {found})")
     raise bad(target.name, "; ".join(failures), f"one address that gives the file with MD5 {archive.md5}")
 
 
-def _download(url: str, part: Path) -> None:
-    """Continue `part` from `url`, or start over if the server cannot."""
+def _download(url: str, part: Path) -> str:
+    """Continue `part` from `url`, or start over if the server cannot; the MD5 of what is there then."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         answer = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing is left to send: `part` is whole, or too long, as the MD5 will tell
-            return
+            return _md5(part)
         raise
     with answer:
         have = have if answer.status == 206 else 0
@@ -118,6 +121,7 @@ def _download(url: str, part: Path) -> None:
                     said = time.monotonic()
     if size is not None and have < size:
         raise ConnectionError(f"the connection broke after {have / 1e6:.1f} of {size / 1e6:.1f} MB")
+    return _md5(part)
 
 
 def _md5(path: Path) -> str:

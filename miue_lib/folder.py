@@ -22,26 +22,32 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 Part = tuple[Tensor, Tensor, tuple[str, ...]]
 
 
-def read_tree(path: Path, size: int, test_fraction: float, seed: int) -> tuple[Part, Part]:
+def read_tree(path: Path, size: int, test_fraction: float | None, seed: int | None) -> tuple[Part, Part]:
     """Training and test part of the tree at `path`, each `(images, labels, classes)`: uint8 `(N, 3, size, size)`,
     int64 `(N,)`, the folder names in sorted order.
 
     `path/train` and `path/test` are the parts where both are there; else `round(test_fraction · n)` pictures of every
-    class of n, at least one, drawn with `seed`, are the test part.
+    class of n, at least one, drawn with `seed`, are the test part (None: 1/6, seed 0).
 
     Raises `ValueError` for a path that is not a folder, one without class folders, a class without readable pictures
-    (or too few to split), or parts whose classes differ.
+    (or too few to split), parts whose classes differ, or a split asked for where the folders are one.
     """
     check_count("size", size)
     if not path.is_dir():
         raise bad("name", f"'folder:{path}'", "the path of a folder that exists")
     if (path / "train").is_dir() and (path / "test").is_dir():
+        for option, value in (("test_fraction", test_fraction), ("seed", seed)):
+            if value is not None:
+                raise bad(option, repr(value), f"no {option}: 'folder:{path}' has a train and a test folder")
         train, test = _read(path / "train", size), _read(path / "test", size)
         if train[2] != test[2]:
             differ = sorted(set(train[2]) ^ set(test[2]))
             raise bad("name", f"'folder:{path}' with {differ} in one part only", "the same classes in train and test")
         return train, test
-    check_number("test_fraction", test_fraction, 0, 0.9, open_low=True)
+    test_fraction = (
+        1 / 6 if test_fraction is None else check_number("test_fraction", test_fraction, 0, 0.9, open_low=True)
+    )
+    seed = 0 if seed is None else check_count("seed", seed, 0)
     images, labels, classes = _read(path, size)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
@@ -61,7 +67,7 @@ def _read(path: Path, size: int) -> Part:
     files = [
         (label, file)
         for label, folder in enumerate(folders)
-        for file in sorted(folder.rglob("*"))
+        for file in sorted(folder.iterdir())
         if file.suffix.lower() in SUFFIXES and file.is_file()
     ]
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
@@ -81,7 +87,7 @@ def _read(path: Path, size: int) -> Part:
     if empty:
         raise bad(
             "name",
-            f"'folder:{path}' with no readable picture in {empty}",
+            f"'folder:{path}' with no readable picture directly in {empty}",
             f"{', '.join(sorted(SUFFIXES))} files in every class folder",
         )
     images = torch.from_numpy(np.stack([pixels for _, pixels in kept])).permute(0, 3, 1, 2).contiguous()

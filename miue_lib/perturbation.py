@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ._errors import bad
+from ._errors import bad, check_number
 from .data import ImageSet
 
 _FORMAT = "miue_lib.perturbation/1"
@@ -48,11 +48,15 @@ class Perturbation:
     curves: Mapping[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.levels.dtype != torch.int16 or self.levels.ndim != 4:
+        check_number("epsilon", self.epsilon, 0, 1, open_low=True)
+        if self.levels.dtype != torch.int16 or self.levels.ndim != 4 or not self.levels.numel():
             raise bad("levels", f"{self.levels.dtype} {tuple(self.levels.shape)}", "int16 (N, C, H, W)")
-        largest = int(self.levels.abs().max()) if self.levels.numel() else 0
-        if largest > budget_in_levels(self.epsilon):
-            raise bad("levels", f"noise of {largest}/255", f"at most epsilon = {255 * self.epsilon:g}/255")
+        if self._largest > budget_in_levels(self.epsilon):
+            raise bad("levels", f"noise of {self._largest}/255", f"at most epsilon = {255 * self.epsilon:g}/255")
+
+    @property
+    def _largest(self) -> int:
+        return max(-int(self.levels.min()), int(self.levels.max()))
 
     @classmethod
     def of(cls, images: ImageSet, delta: Tensor, *, epsilon: float, method: str, settings: Mapping[str, Any],
@@ -62,14 +66,20 @@ class Perturbation:
         delta: floating point `(N, C, H, W)` in pixel values. Rounding is to the nearest level; truncating would
         shrink every δ by half a level on average.
         """
-        if delta.shape != images.images.shape:
-            raise bad("delta", f"shape {tuple(delta.shape)}", f"the pictures' shape {tuple(images.images.shape)}")
         if not bool(torch.isfinite(delta).all()):
             raise bad("delta", "NaN or infinite values", "finite pixel values")
-        most = budget_in_levels(epsilon)
-        levels = delta.mul(255).round_().clamp_(-most, most).to(torch.int16)
+        levels = delta.mul(255).round_().clamp_(-255, 255).to(torch.int16)
+        return cls.of_levels(images, levels, epsilon=epsilon, method=method, settings=settings, curves=curves)
+
+    @classmethod
+    def of_levels(cls, images: ImageSet, levels: Tensor, *, epsilon: float, method: str, settings: Mapping[str, Any],
+                  curves: Mapping[str, list[float]] | None = None) -> Perturbation:  # fmt: skip
+        """As `of`, for noise that is in whole levels already: int16 `(N, C, H, W)`."""
+        if levels.shape != images.images.shape:
+            raise bad("delta", f"shape {tuple(levels.shape)}", f"the pictures' shape {tuple(images.images.shape)}")
+        most = budget_in_levels(check_number("epsilon", epsilon, 0, 1, open_low=True))
         clean = images.images.to(torch.int16)
-        levels = (clean + levels).clamp_(0, 255).sub_(clean)
+        levels = (clean + levels.clamp(-most, most)).clamp_(0, 255).sub_(clean)
         return cls(levels, epsilon, method, dict(settings), images.fingerprint, dict(curves or {}))
 
     @property
@@ -80,7 +90,7 @@ class Perturbation:
     @property
     def linf(self) -> float:
         """‖δ‖∞ in pixel values."""
-        return int(self.levels.abs().max()) / 255
+        return self._largest / 255
 
     def __repr__(self) -> str:
         n, c, h, w = self.levels.shape
@@ -89,7 +99,7 @@ class Perturbation:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, beside `path` first and then renamed: no half-written file ever has its name."""
         path = Path(path)
-        if not path.parent.is_dir():
+        if not path.parent.is_dir() or path.is_dir():
             raise bad("path", repr(str(path)), "a file in a folder that exists")
         about = {
             "epsilon": self.epsilon,
@@ -98,9 +108,8 @@ class Perturbation:
             "fingerprint": self.fingerprint,
             "curves": dict(self.curves),
         }
-        largest = int(self.levels.abs().max()) if self.levels.numel() else 0
-        stored = self.levels.cpu().to(torch.int8 if largest < 128 else torch.int16).contiguous()
-        packed = save({"levels": stored}, metadata={"format": _FORMAT, "about": json.dumps(about)})
+        stored = self.levels.cpu().to(torch.int8 if self._largest < 128 else torch.int16).contiguous()
+        packed = save({"levels": stored}, metadata={"format": _FORMAT, "about": json.dumps(about, default=float)})
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with open(beside, "wb") as file:
@@ -124,12 +133,9 @@ class Perturbation:
                 levels = file.get_tensor("levels")
         except SafetensorError as error:
             raise bad("path", f"{str(path)!r} ({error})", "a whole file written by Perturbation.save") from error
-        about = json.loads(metadata["about"])
-        return cls(
-            levels.to(torch.int16),
-            about["epsilon"],
-            about["method"],
-            about["settings"],
-            about["fingerprint"],
-            about["curves"],
-        )
+        try:
+            about = json.loads(metadata["about"])
+            kept = (about[key] for key in ("epsilon", "method", "settings", "fingerprint", "curves"))
+            return cls(levels.to(torch.int16), *kept)
+        except (KeyError, TypeError, ValueError) as error:
+            raise bad("path", f"{str(path)!r} ({error!r})", "a whole file written by Perturbation.save") from error

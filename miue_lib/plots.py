@@ -44,8 +44,7 @@ def bars(values: Mapping[str, Sequence[float]], *, ylabel: str, chance: float | 
         for place, (numbers, colour) in enumerate(zip(values.values(), COLOURS * len(values), strict=False)):
             mean, deviation = float(np.mean(numbers)), float(np.std(numbers, ddof=1))
             axes.bar(place, mean, 0.65, yerr=deviation, capsize=5, color=colour, alpha=0.75)
-            spread = np.linspace(-0.12, 0.12, len(numbers)) if len(numbers) > 1 else [0.0]
-            axes.plot(place + np.asarray(spread), numbers, "o", color="black", markersize=3)
+            axes.plot(place + np.linspace(-0.12, 0.12, len(numbers)), numbers, "o", color="black", markersize=3)
             axes.annotate(
                 f"{mean:.3f}", (place, mean + deviation), xytext=(0, 4), textcoords="offset points", ha="center"
             )

@@ -7,9 +7,10 @@ in them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._errors import bad, check_choice, check_count, check_number
+from ._errors import bad, check_choice, check_count, check_flag, check_number
 from .data import ImageSet
 from .kernels.crop_flip import View
 
@@ -38,6 +39,12 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
             torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         )
     return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
+def repeatable() -> AbstractContextManager[Any]:
+    """Inside, cuDNN takes deterministic algorithms only; nothing changes on a CPU."""
+    tf32 = torch.backends.cudnn.allow_tf32
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
 
 
 @dataclass
@@ -73,14 +80,19 @@ def fit(
 ) -> History:
     """Train `model` in place on `train` and return its curves.
 
-    schedule: `"one-cycle"` (up over the first fifth, then down; Smith and Topin 2019) or `"cosine"` (down from the
-        start), both per step. crop: pixels of zero padding before the random crop. flip: horizontal flips.
-    seed: fixes the order and the augmentation. With the model's own seed it fixes the result on a given machine.
+    schedule: `"one-cycle"` (a line up over the first fifth, after Smith and Topin 2019, then half a cosine down to 0)
+        or `"cosine"` (half a cosine down from the start), both step by step.
+    crop: pixels of zero padding before the random crop. flip: horizontal flips.
+    seed: fixes the order and the augmentation. With the model's own seed it fixes the result, bit for bit, on a given
+        CPU and number of threads; on a GPU, cuDNN is asked for deterministic algorithms.
     on_epoch: called with the epoch's number, from 1, and the curves so far.
 
     Raises `ValueError` for a setting out of range, and `FloatingPointError` when the loss stops being finite.
     """
     check_model(model, train)
+    if test is not None:
+        check_model(model, test)
+    check_flag("flip", flip)
     check_count("epochs", epochs)
     check_count("crop", crop, 0)
     check_count("seed", seed, 0)
@@ -99,9 +111,9 @@ def fit(
     for epoch in range(1, epochs + 1):
         model.train()
         views = shuffled(train, batch_size, crop, flip, generator)
-        loss, accuracy_ = sgd(
-            model, optimizer, scheduler, ((view(train.floats(i)), train.labels[i]) for i, view in views)
-        )
+        batches = ((view(train.floats(i)), train.labels[i]) for i, view in views)
+        with repeatable():
+            loss, accuracy_ = sgd(model, optimizer, scheduler, batches)
         history.loss.append(loss)
         history.train_accuracy.append(accuracy_)
         if test is not None:
@@ -121,11 +133,15 @@ def make_optimizer(
     check_number("weight_decay", weight_decay, 0)
     check_choice("schedule", schedule, SCHEDULES)
     optimizer = torch.optim.SGD(model.parameters(), learning_rate, momentum, weight_decay=weight_decay)
-    if schedule == "one-cycle":
-        return optimizer, torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, learning_rate, total_steps=steps, pct_start=0.2, cycle_momentum=False
-        )
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    rise = max(1, round(0.2 * steps)) if schedule == "one-cycle" else 0
+
+    def share(step: int) -> float:
+        """Of the peak learning rate, at a step from 0."""
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 + 0.5 * math.cos(math.pi * (step - rise) / max(1, steps - rise))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -179,35 +195,49 @@ def sgd(
     return mean, int(hits) / seen
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; afterwards, and after an error, every module's mode as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def accuracy(model: nn.Module, images: ImageSet) -> float:
     """The share of `images` that `model` classifies as labelled, in [0, 1]."""
     check_model(model, images)
-    hits = sum((model(x).argmax(1) == y).sum() for x, y in _in_order(model, images))
+    hits = torch.zeros((), dtype=torch.int64, device=images.device)
+    with evaluating(model), autocast(images.device):
+        for part in _parts(images):
+            hits += (model(_channels_last(images, part)).argmax(1) == images.labels[part]).sum()
     return int(hits) / len(images)
 
 
-@torch.no_grad()
 def features(model: nn.Module, images: ImageSet) -> Tensor:
-    """g(x) of every picture in order: float32 `(N, d)` on the pictures' device."""
+    """g(x) of every picture in order: float32 `(N, d)` on the pictures' device.
+
+    Computed in float32 throughout: bfloat16 would leave a few hundred distinct values, and what is measured on
+    features (ties, ranks, neighbours) would measure that.
+    """
     check_model(model, images)
     extractor: Any = model
-    return torch.cat([extractor.features(x).float() for x, _ in _in_order(model, images)])
+    with evaluating(model):
+        return torch.cat([extractor.features(_channels_last(images, part)).float() for part in _parts(images)])
 
 
-def _in_order(model: nn.Module, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
-    was_training = model.training
-    model.eval()
-    try:
-        for start in range(0, len(images), _TEST_BATCH):
-            part = slice(start, start + _TEST_BATCH)
-            with autocast(images.device):
-                yield images.floats(part).contiguous(memory_format=torch.channels_last), images.labels[part]
-    finally:
-        model.train(was_training)
+def _parts(images: ImageSet) -> list[slice]:
+    return [slice(start, start + _TEST_BATCH) for start in range(0, len(images), _TEST_BATCH)]
 
 
-@torch.no_grad()
+def _channels_last(images: ImageSet, part: slice) -> Tensor:
+    return images.floats(part).contiguous(memory_format=torch.channels_last)
+
+
 def check_model(model: nn.Module, images: ImageSet) -> None:
     """Raise `ValueError` unless `model` has `features` and `head`, its features of `images` are 2-D, and it scores
     every class."""
@@ -216,13 +246,11 @@ def check_model(model: nn.Module, images: ImageSet) -> None:
     if not (callable(getattr(model, "features", None)) and callable(getattr(model, "head", None))):
         raise bad("model", type(model).__name__, "a module with features(x) and head(features)")
     extractor: Any = model
-    was_training = model.training
-    model.eval()
-    one = images.floats(slice(0, 1))
-    found = extractor.features(one)
-    if found.ndim != 2:
-        raise bad("model", f"features of shape {tuple(found.shape)}", "2-D features (n, d); pool or flatten them")
-    logits = model(one)
-    model.train(was_training)
+    with evaluating(model):
+        one = images.floats(slice(0, 1))
+        found = extractor.features(one)
+        if found.ndim != 2:
+            raise bad("model", f"features of shape {tuple(found.shape)}", "2-D features (n, d); pool or flatten them")
+        logits = model(one)
     if logits.shape[-1] < len(images.classes):
         raise bad("model", f"{logits.shape[-1]} logits", f"one for each of {len(images.classes)} classes")

@@ -97,6 +97,21 @@ def test_unknown_names_are_refused(name: str, message: str) -> None:
         mi.load(name)
 
 
-def test_a_size_is_refused_where_it_means_nothing() -> None:
-    with pytest.raises(ValueError, match="size: got 64, expected no size"):
-        mi.load("fashion-mnist-mini", size=64)
+@pytest.mark.parametrize("option", [{"size": 64}, {"test_fraction": 0.5}, {"seed": 3}])
+def test_options_are_refused_where_they_mean_nothing(option: dict) -> None:
+    (name, value) = next(iter(option.items()))
+    with pytest.raises(ValueError, match=f"{name}: got {value}, expected no {name}"):
+        mi.load("fashion-mnist-mini", **option)
+    with pytest.raises(ValueError, match=r"root: got 'x', expected no root"):
+        mi.load("folder:anywhere", root="x")
+
+
+def test_noise_of_another_shape_is_not_spread_over_the_pictures(tiny: mi.ImageSet) -> None:
+    one = torch.zeros((1, 1, 12, 12), dtype=torch.int16)
+    noise = mi.Perturbation(one, 8 / 255, "test", {}, tiny.fingerprint)
+    with pytest.raises(ValueError, match=r"perturbation: got noise of shape \(1, 1, 12, 12\), expected the pictures'"):
+        tiny.with_(noise)
+
+
+def test_an_empty_choice_is_an_empty_set(tiny: mi.ImageSet) -> None:
+    assert len(tiny.subset([])) == 0

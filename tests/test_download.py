@@ -111,6 +111,15 @@ def test_a_wrong_file_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch
     assert list((tmp_path / "folder").iterdir()) == []
 
 
+def test_a_stale_part_is_thrown_away(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server.files["/a"] = BODY
+    offer(monkeypatch, f"{server.url}/a")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.bin.part").write_bytes(b"the beginning of another file")
+    fetch("cifar10", tmp_path)
+    assert (tmp_path / "folder" / "a.bin").read_bytes() == BODY
+
+
 def idx(array: np.ndarray) -> bytes:
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     return gzip.compress(header + array.tobytes())
@@ -166,6 +175,8 @@ def test_cifar10_is_read_by_torchvision(server: Server, monkeypatch: pytest.Monk
     assert np.array_equal(train.images.numpy(), pixels[1:])
     assert np.array_equal(test.images.numpy(), pixels[:1])
     assert train.classes == tuple("abcdefghij")
+    (tmp_path / "cifar-10-python.tar.gz").unlink()  # what was unpacked is enough
+    mi.load("cifar10", root=tmp_path, device="cpu")
     assert len(server.asked) == 1
 
 

@@ -121,6 +121,20 @@ def test_unreadable_files_are_listed_and_left_out(tmp_path: Path) -> None:
     assert "notes.txt" not in said
 
 
+def test_a_split_under_other_names_is_not_taken_for_classes(tmp_path: Path) -> None:
+    tree(tmp_path / "train", 2)
+    tree(tmp_path / "val", 2)
+    with pytest.raises(ValueError, match=r"no readable picture directly in \['train', 'val'\]"):
+        mi.load(f"folder:{tmp_path}")
+
+
+def test_a_split_cannot_be_asked_for_where_the_folders_are_one(tmp_path: Path) -> None:
+    tree(tmp_path / "train", 2)
+    tree(tmp_path / "test", 2)
+    with pytest.raises(ValueError, match=r"test_fraction: got 0\.5, expected no test_fraction: .* has a train and"):
+        mi.load(f"folder:{tmp_path}", test_fraction=0.5)
+
+
 @pytest.mark.parametrize("part", ["empty tree", "empty class", "one picture", "no size"])
 def test_trees_that_cannot_be_used_are_refused(tmp_path: Path, part: str) -> None:
     size, expected = 32, "a tree class/picture"
@@ -128,7 +142,7 @@ def test_trees_that_cannot_be_used_are_refused(tmp_path: Path, part: str) -> Non
         tree(tmp_path, 2)
     if part == "empty class":
         (tmp_path / "newts").mkdir()
-        expected = r"no readable picture in \['newts'\]"
+        expected = r"no readable picture directly in \['newts'\]"
     if part == "one picture":
         (tmp_path / "dogs" / "01.png").unlink()
         expected = "class 'dogs' with one readable picture, expected two or more"

@@ -1,5 +1,7 @@
 """Methods: budgets hold, seeds repeat, settings matter, and each lowers what it says it lowers."""
 
+import copy
+import inspect
 from typing import Any
 
 import pytest
@@ -7,7 +9,9 @@ import torch
 from torch import nn
 
 import miue_lib as mi
-from miue_lib.noise.bilevel import ClassBatches
+from miue_lib.kernels.crop_flip import View
+from miue_lib.noise.bilevel import ClassBatches, bilevel
+from miue_lib.noise.miue import miue
 
 Bands = tuple[mi.ImageSet, mi.ImageSet]
 QUICK: dict[str, dict[str, Any]] = {
@@ -61,7 +65,7 @@ def test_noise_lowers_its_objective_for_a_model_trained_on_it(easy: Bands, metho
 
     def objective(images: mi.ImageSet) -> float:
         model = mi.build("small_resnet", images)
-        history = mi.fit(model, images, epochs=4, batch_size=32, crop=0, flip=False)
+        history = mi.fit(model, images, epochs=8, batch_size=32, crop=0, flip=False)
         if method == "em":
             return history.loss[-1]
         return float(mi.similarity_loss(mi.features(model, images), images.labels, distance_weight=0.1))
@@ -87,6 +91,7 @@ def test_each_setting_reaches_the_method(easy: Bands) -> None:
         {"schedule": "one-cycle"},
         {"batch_size": 48},
         {"surrogate": mi.build("small_resnet", train, seed=9)},
+        {"fresh_every": 1},
     ):
         assert not torch.equal(mi.craft("miue", train, **base | change).levels, plain), change
 
@@ -107,6 +112,90 @@ def test_rounds_end_when_the_accuracy_is_reached_and_are_reported(easy: Bands) -
     assert len(lines) == rounds
     assert lines[0].startswith("em round 1/30: surrogate loss")
     assert all(len(curve) == rounds for curve in noise.curves.values())
+
+
+class Spy(nn.Module):
+    """A surrogate that keeps what it is shown while it is trained."""
+
+    def __init__(self, model: mi.Classifier) -> None:
+        super().__init__()
+        self.model = model
+        self.head = model.head
+        self.shown: list[torch.Tensor] = []
+
+    def __deepcopy__(self, memo: dict) -> "Spy":
+        copied = Spy(copy.deepcopy(self.model))
+        copied.shown = self.shown
+        return copied
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model.features(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.shown.append(x.detach().clone())
+        return self.model(x)
+
+
+def test_the_surrogate_is_trained_on_the_noisy_pictures(easy: Bands) -> None:
+    train, _ = easy
+    spy = Spy(mi.build("small_resnet", train))
+    settings = QUICK["miue"] | {"epochs": 2, "crop": 0, "flip": False, "surrogate": spy, "batch_size": 192}
+    noise = mi.craft("miue", train, **settings)
+    first, second = spy.shown
+    clean = train.floats()
+    assert torch.allclose(first.sum(0), clean.sum(0), rtol=1e-5), "the first round has no noise yet"
+    moved = torch.cdist(second.flatten(1), clean.flatten(1)).argmin(1)  # which picture each was
+    assert sorted(moved.tolist()) == list(range(192))
+    change = (second - clean[moved]).abs()
+    assert 0.9 * 8 / 255 < change.max() <= 8 / 255 + 1e-6, "two steps of 4/255"
+    assert noise.linf == pytest.approx(8 / 255)
+
+
+@pytest.mark.parametrize("crop", [0, 1])
+def test_a_step_descends_the_objective_through_the_view(monkeypatch: pytest.MonkeyPatch, crop: int) -> None:
+    """The objective pulls on each pixel of the *view* with a known weight, so the step of every pixel is known."""
+    grey = mi.ImageSet(torch.full((8, 1, 6, 6), 128, dtype=torch.uint8), torch.arange(8) % 2)
+    pull = torch.linspace(-1, 1, 6).expand(6, 6) + 0.1  # from left to right, so that a flip shows
+    views: list[View] = []
+    indices: list[torch.Tensor] = []
+    random_view, draw = View.random, ClassBatches.draw
+
+    def remembered(*args: Any) -> View:
+        views.append(random_view(*args))
+        return views[-1]
+
+    def drawn(self: ClassBatches, generator: torch.Generator) -> Any:
+        for index in draw(self, generator):
+            indices.append(index)
+            yield index
+
+    def objective(model: nn.Module, seen: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        assert not any(module.training for module in model.modules())
+        assert not any(p.requires_grad for p in model.parameters())
+        return (seen * pull).sum()
+
+    monkeypatch.setattr(View, "random", remembered)
+    monkeypatch.setattr(ClassBatches, "draw", drawn)
+    settings = QUICK["miue"] | {"epsilon": 8 / 255, "step": 3 / 255, "steps": 1, "epochs": 1, "crop": crop}
+    settings |= {name: p.default for name, p in inspect.signature(miue).parameters.items() if name not in settings}
+    noise = bilevel(grey, objective, method="test", settings=settings, progress=None)
+    (index,) = indices
+    assert views[-1].flip.any()
+    assert not views[-1].flip.all()
+    seen = views[-1](noise.levels[index] + 100)  # 100 tells the padding, which is 0, from pixels that stayed
+    inside = seen != 0
+    assert torch.equal((seen - 100)[inside], (-3 * pull.sign()).expand_as(seen)[inside].to(torch.int16))
+
+
+def test_until_accuracy_is_measured_on_the_noisy_pictures(easy: Bands, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, _ = easy
+    measured: list[mi.ImageSet] = []
+    monkeypatch.setattr("miue_lib.noise.bilevel.accuracy", lambda model, images: measured.append(images) or 0.0)
+    mi.craft("em", train, **QUICK["em"] | {"epochs": 2})
+    (images,) = measured
+    assert images.fingerprint != train.fingerprint
+    assert torch.equal(images.labels, train.labels)
 
 
 @pytest.mark.parametrize("sizes", [[50, 29, 17], [2, 2, 2], [40, 3, 2], [33, 33, 0], [2, 90, 2], [31] * 40])
@@ -163,6 +252,12 @@ class Maps(nn.Module):
         ({"surrogate": "vgg"}, "model: got 'vgg', expected one of"),
         ({"seed": "x"}, "seed: got .x., expected a whole number >= 0"),
         ({"surrogate": 3}, "surrogate: got 3, expected the name of a model or a module"),
+        ({"flip": "no"}, "flip: got 'no', expected True or False"),
+        ({"fresh_every": 0}, "fresh_every: got 0, expected a whole number >= 1"),
+        (
+            {"fresh_every": 2, "surrogate": Maps()},
+            "fresh_every: got 2, expected None with a surrogate that is a module",
+        ),
         ({"surrogate": Maps()}, r"model: got features of shape \(1, 4, 10, 10\), expected 2-D features"),
         ({"budget": 8}, "settings of 'miue': got budget, expected only epsilon, step, steps"),
     ],
@@ -175,6 +270,8 @@ def test_bad_settings_are_refused(easy: Bands, settings: dict[str, Any], message
 def test_unusable_requests_are_refused(easy: Bands, tiny: mi.ImageSet) -> None:
     with pytest.raises(ValueError, match="method: got 'magic', expected one of 'random', 'em', 'miue'"):
         mi.craft("magic", easy[0])
+    with pytest.raises(ValueError, match="images: got Tensor, expected an ImageSet"):
+        mi.craft("random", easy[0].images)  # type: ignore[arg-type]
     lonely = tiny.subset([*range(60), 95])
     with pytest.raises(ValueError, match="images: got one picture of class c, expected two or more of each class"):
         mi.craft("miue", lonely, **QUICK["miue"])

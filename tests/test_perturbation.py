@@ -1,6 +1,7 @@
 """Noise as published: the budget holds after rounding, files are whole or refused."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ def perturbation(images: mi.ImageSet, epsilon: float, scale: float = 2.0, seed: 
 @given(epsilon=st.floats(1 / 255, 1), scale=st.floats(0, 3), seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=60)
 def test_budget_and_range_hold_after_rounding(epsilon: float, scale: float, seed: int) -> None:
-    images = mi.ImageSet(torch.randint(0, 256, (4, 1, 5, 5), dtype=torch.uint8), torch.tensor([0, 0, 1, 1]))
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.randint(0, 256, (4, 1, 5, 5), generator=generator, dtype=torch.uint8)
+    images = mi.ImageSet(pictures, torch.tensor([0, 0, 1, 1]))
     noise = perturbation(images, epsilon, scale, seed)
     published = images.with_(noise)
     moved = (published.images.int() - images.images.int()).abs().max().item()
@@ -68,6 +71,11 @@ def test_noise_of_other_pictures_is_refused(tiny: mi.ImageSet) -> None:
         other.with_(noise)
 
 
+def padded(old: bytes, about: bytes) -> bytes:
+    """Another `about`, in as many bytes: the header's length stands before it."""
+    return b'"about":"' + about.replace(b'"', b'\\"').ljust(len(old) - len(b'"about":""')) + b'"'
+
+
 def test_truncated_and_foreign_files_are_refused(tiny: mi.ImageSet, tmp_path: Path) -> None:
     path = tmp_path / "noise.safetensors"
     noise = perturbation(tiny, 8 / 255)
@@ -80,6 +88,11 @@ def test_truncated_and_foreign_files_are_refused(tiny: mi.ImageSet, tmp_path: Pa
     path.write_bytes(whole.replace(b"miue_lib.perturbation/1", b"something.else.entirely"))
     with pytest.raises(ValueError, match=r"of format 'something.else.entirely', expected format"):
         mi.Perturbation.load(path)
+    for about in (b"{}", b"[1]", b"not json"):
+        damaged = re.sub(rb'"about":"(?:[^"\\]|\\.)*"', lambda m: padded(m[0], about), whole)  # noqa: B023
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"path: got .*, expected a whole file written by Perturbation.save"):
+            mi.Perturbation.load(path)
     with pytest.raises(ValueError, match=r"path: got .*nowhere.*, expected a file written by"):
         mi.Perturbation.load(tmp_path / "nowhere")
 
@@ -113,3 +126,8 @@ def test_impossible_noise_is_refused(tiny: mi.ImageSet) -> None:
         of(torch.full(tiny.images.shape, torch.nan))
     with pytest.raises(ValueError, match="levels: got noise of 9/255, expected at most epsilon = 8/255"):
         mi.Perturbation(torch.full(tiny.images.shape, 9, dtype=torch.int16), 8 / 255, "test", {}, tiny.fingerprint)
+    with pytest.raises(ValueError, match="levels: got noise of 32768/255"):  # whose absolute value int16 cannot hold
+        mi.Perturbation(torch.full(tiny.images.shape, -32768, dtype=torch.int16), 8 / 255, "test", {}, "")
+    for epsilon in (5.0, math.nan, 0):
+        with pytest.raises(ValueError, match="epsilon: got .*, expected a number in"):
+            mi.Perturbation.of(tiny, torch.zeros(tiny.images.shape), epsilon=epsilon, method="test", settings={})

@@ -1,11 +1,13 @@
 """Profiles: each setting in the table is one that the library accepts, and an unknown name is refused."""
 
 import inspect
+from dataclasses import fields
 
 import pytest
 
 import miue_lib as mi
 from miue_lib.data import DATASETS
+from miue_lib.noise.bilevel import Loop
 
 
 @pytest.mark.parametrize("name", list(mi.PROFILES))
@@ -20,6 +22,10 @@ def test_every_setting_exists(name: str) -> None:
     for method, settings in profile.noise.items():
         accepted = inspect.signature(mi.METHODS[method]).parameters
         assert set(settings) <= set(accepted) - {"seed", "progress", "epsilon"}
+        everything = {key: parameter.default for key, parameter in accepted.items()} | dict(settings)
+        if "steps" in everything:  # a min–min method
+            loop = Loop(**{f.name: everything[f.name] for f in fields(Loop) if f.name in everything})
+            assert loop.surrogate == profile.model
 
 
 def test_an_unknown_profile_is_refused() -> None:

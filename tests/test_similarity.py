@@ -66,6 +66,37 @@ def test_finite_at_low_precision_and_any_scale(dtype: torch.dtype, scale: float)
     assert torch.isfinite(gradient).all()
 
 
+def test_autocast_does_not_reach_it() -> None:
+    """Within a training loop, in a class that has nearly collapsed, bfloat16 products would be off by half."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(250) % 10
+    centres = torch.randn(10, 64, generator=generator)
+    features = (centres[labels] + 0.05 * torch.randn(250, 64, generator=generator)).requires_grad_()
+    value = similarity_loss(features, labels, distance_weight=0.1)
+    (gradient,) = torch.autograd.grad(value, features)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = similarity_loss(features, labels, distance_weight=0.1)
+    (gradient_inside,) = torch.autograd.grad(inside, features)
+    assert torch.equal(inside, value)
+    assert torch.equal(gradient_inside, gradient)
+
+
+def test_distances_survive_a_common_offset() -> None:
+    """Near neighbours far from the origin: ‖u‖² + ‖v‖² − 2 u·v alone would lose them."""
+    generator = torch.Generator().manual_seed(0)
+    near = 1e-2 * torch.randn(24, 8, generator=generator, dtype=torch.float64)
+    labels = torch.arange(24) % 3
+
+    def distance_term(g: torch.Tensor) -> torch.Tensor:
+        full, without = (similarity_loss(g, labels, distance_weight=weight) for weight in (1.0, 0.0))
+        return full - without
+
+    far = (near + 100).float().requires_grad_()
+    wanted = distance_term(far.detach().double())
+    # The inputs carry a rounding error of 100 · 2⁻²⁴ each, against distances of about 0.04.
+    assert abs(float(distance_term(far).detach() - wanted)) < 1e-3 * float(wanted)
+
+
 def test_duplicates_and_zero_features_have_a_finite_gradient() -> None:
     features = torch.zeros(6, 4)
     features[3:] = 1

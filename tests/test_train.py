@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import miue_lib as mi
+from miue_lib.train import autocast, make_optimizer, shuffled
 
 Bands = tuple[mi.ImageSet, mi.ImageSet]
 
@@ -58,9 +60,89 @@ def test_features_come_in_order_and_leave_the_model_as_it_was(easy: Bands) -> No
     assert features.shape == (192, 64)
     assert features.dtype == torch.float32
     assert model.training
-    later = mi.features(model, train.subset(slice(100, 192)))
-    # bfloat16 has 8 bits of mantissa, and the batch a picture is in may change the order of a sum.
-    assert torch.allclose(features[100:], later, rtol=2**-6, atol=2**-6)
+    with torch.no_grad():
+        plain = model.eval().features(train.floats())
+    # Float32 throughout, so only the order of sums differs; bfloat16 would be off by 2⁻⁹ relative.
+    assert torch.allclose(features, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_modes_come_back_after_an_error_and_module_by_module(easy: Bands, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, _ = easy
+    model = mi.build("small_resnet", train).train()
+    model.body[3].eval()  # a normalisation that its owner has fixed
+
+    def fail(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of memory, say")
+
+    mi.accuracy(model, train)
+    monkeypatch.setattr(model, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        mi.accuracy(model, train)
+    assert model.training
+    assert not model.body[3].training
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(("schedule", "peak"), [("one-cycle", 20), ("cosine", 1)])
+def test_schedules_rise_and_fall_where_they_say(schedule: str, peak: int) -> None:
+    def rates(steps: int) -> list[float]:
+        optimizer, scheduler = make_optimizer(
+            nn.Linear(1, 1), steps=steps, learning_rate=0.2, momentum=0.9, weight_decay=0, schedule=schedule
+        )
+        seen = []
+        for _ in range(steps):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return seen
+
+    hundred = rates(100)
+    assert max(hundred) == pytest.approx(0.2)
+    assert hundred[peak - 1] == pytest.approx(0.2)
+    assert hundred[:peak] == sorted(hundred[:peak])
+    assert hundred[peak:] == sorted(hundred[peak:], reverse=True)
+    assert 0 < hundred[-1] < 0.001
+    for few in range(1, 8):
+        assert all(0 < rate <= 0.2 + 1e-12 for rate in rates(few))
+
+
+def test_one_step_is_stochastic_gradient_descent(easy: Bands) -> None:
+    """The first step of `fit`, redone by hand on the same view: learning rate, decay and gradient are what they say."""
+    train, _ = easy
+    settings = {"learning_rate": 0.05, "weight_decay": 0.01}
+    ours, by_hand = mi.build("small_resnet", train), mi.build("small_resnet", train).train()
+    mi.fit(ours, train, epochs=1, batch_size=192, crop=1, schedule="cosine", seed=3, **settings)  # type: ignore[arg-type]
+    index, view = next(iter(shuffled(train, 192, 1, True, torch.Generator().manual_seed(3))))
+    with autocast(train.device):
+        logits = by_hand(view(train.floats(index)).contiguous(memory_format=torch.channels_last))
+    F.cross_entropy(logits.float(), train.labels[index]).backward()
+    for ours_now, p in zip(ours.parameters(), by_hand.parameters(), strict=True):
+        assert p.grad is not None
+        expected = p - 0.05 * (p.grad + 0.01 * p)
+        assert torch.allclose(ours_now, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 0.05},
+        {"momentum": 0.5},
+        {"weight_decay": 0.05},
+        {"schedule": "cosine"},
+        {"crop": 1},
+        {"flip": False},
+        {"batch_size": 48},
+    ],
+)
+def test_each_setting_reaches_the_training(easy: Bands, change: dict) -> None:
+    train, _ = easy
+
+    def weights(**settings: object) -> torch.Tensor:
+        model = mi.build("small_resnet", train)
+        mi.fit(model, train, epochs=2, **({"batch_size": 32} | settings))  # type: ignore[arg-type]
+        return model.head.weight.detach()
+
+    assert not torch.equal(weights(**change), weights())
 
 
 class Maps(nn.Module):
@@ -85,6 +167,10 @@ def test_models_that_do_not_fit_are_refused(easy: Bands) -> None:
     two = mi.ImageSet(train.images[:2], torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="model: got 2 logits, expected one for each of 3 classes"):
         mi.fit(mi.build("small_resnet", two), train)
+    with pytest.raises(ValueError, match="images: got 3 channels, expected 1"):
+        mi.fit(
+            mi.build("small_resnet", train), train, test=mi.ImageSet(train.images.expand(-1, 3, -1, -1), train.labels)
+        )
     with pytest.raises(ValueError, match="images: got an empty set, expected at least one picture"):
         mi.fit(mi.build("small_resnet", train), train.subset(slice(0, 0)))
 
@@ -98,6 +184,7 @@ def test_models_that_do_not_fit_are_refused(easy: Bands) -> None:
         ({"learning_rate": float("nan")}, "learning_rate: got nan"),
         ({"momentum": 2}, r"momentum: got 2, expected a number in \[0, 1\]"),
         ({"schedule": "step"}, "schedule: got 'step', expected one of 'one-cycle', 'cosine'"),
+        ({"flip": "no"}, "flip: got 'no', expected True or False"),
         ({"crop": -1}, "crop: got -1, expected a whole number >= 0"),
     ],
 )

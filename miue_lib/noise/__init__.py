@@ -25,6 +25,8 @@ def craft(method: str, images: ImageSet, **settings: Any) -> Perturbation:
     Raises `ValueError` for an unknown method or setting.
     """
     check_choice("method", method, METHODS)
+    if not isinstance(images, ImageSet):
+        raise bad("images", type(images).__name__, "an ImageSet")
     run = METHODS[method]
     known = [name for name, kind in inspect.signature(run).parameters.items() if kind.kind is kind.KEYWORD_ONLY]
     unknown = sorted(set(settings) - set(known))

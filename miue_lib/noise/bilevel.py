@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import bad, check_count, check_number
+from .._errors import bad, check_count, check_flag, check_number
 from ..data import ImageSet
 from ..kernels.crop_flip import View
-from ..models import build
+from ..models import build, frozen
 from ..perturbation import Perturbation
-from ..train import accuracy, autocast, check_model, make_optimizer, sgd, shuffled, steps_per_epoch
+from ..train import accuracy, autocast, check_model, make_optimizer, repeatable, sgd, shuffled, steps_per_epoch
 from .random import check_epsilon
 
 Objective = Callable[[Any, Tensor, Tensor], Tensor]
@@ -38,7 +38,8 @@ class Loop:
 
     epsilon: L∞ budget in pixel values. step: of one sign-gradient step, in pixel values. steps: of them on each batch
     a round. epochs: rounds. model_batches: SGD batches a round; None for one epoch. until_accuracy: stop after the
-    round in which the surrogate classifies this share of the noisy pictures correctly; None for never.
+    round in which the surrogate classifies this share of the noisy pictures correctly; None for never. fresh_every:
+    rounds after which the surrogate starts afresh, as every victim will; None to keep one surrogate throughout.
     """
 
     epsilon: float
@@ -57,6 +58,7 @@ class Loop:
     seed: int
     model_batches: int | None = None
     until_accuracy: float | None = None
+    fresh_every: int | None = None
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -70,8 +72,13 @@ class Loop:
             "seed": 0,
         }.items():
             check_count(name, getattr(self, name), least)
+        check_flag("flip", self.flip)
         if self.model_batches is not None:
             check_count("model_batches", self.model_batches)
+        if self.fresh_every is not None:
+            check_count("fresh_every", self.fresh_every)
+            if not isinstance(self.surrogate, str):
+                raise bad("fresh_every", self.fresh_every, "None with a surrogate that is a module, or a model's name")
         if self.until_accuracy is not None:
             check_number("until_accuracy", self.until_accuracy, 0, 1)
         if not isinstance(self.surrogate, str | nn.Module):
@@ -99,20 +106,8 @@ def bilevel(
     epsilon, crop, flip = loop.epsilon, loop.crop, loop.flip
     batches_of = ClassBatches(images, loop.noise_batch_size)
     per_round = loop.model_batches or steps_per_epoch(len(images), loop.batch_size)
-
-    given = loop.surrogate
-    model = build(given, images, seed=loop.seed) if isinstance(given, str) else copy.deepcopy(given)
-    settings = settings | {"surrogate": given if isinstance(given, str) else type(given).__name__}
-    model.to(images.device).to(memory_format=torch.channels_last)
-    check_model(model, images)
-    optimizer, scheduler = make_optimizer(
-        model,
-        steps=loop.epochs * per_round,
-        learning_rate=loop.learning_rate,
-        momentum=loop.momentum,
-        weight_decay=loop.weight_decay,
-        schedule=loop.schedule,
-    )
+    lifetime = min(loop.fresh_every or loop.epochs, loop.epochs)
+    settings = settings | {"surrogate": given if isinstance(given := loop.surrogate, str) else type(given).__name__}
     generator = torch.Generator(images.device).manual_seed(loop.seed)
     delta = torch.zeros(images.images.shape, device=images.device)
 
@@ -125,16 +120,20 @@ def bilevel(
     curves: dict[str, list[float]] = {"loss": [], "train_accuracy": [], "objective": [], "seconds": []}
     start = time.perf_counter()
     for epoch in range(1, loop.epochs + 1):
-        model.train().requires_grad_(True)
-        loss, train_accuracy = sgd(model, optimizer, scheduler, itertools.islice(endless, per_round))
-        model.eval().requires_grad_(False)
+        life, age = divmod(epoch - 1, lifetime)
+        if age == 0:
+            model, optimizer, scheduler = _surrogate(loop, images, life, steps=lifetime * per_round)
+        model.train()
+        with repeatable():
+            loss, train_accuracy = sgd(model, optimizer, scheduler, itertools.islice(endless, per_round))
+        judge = frozen(model)
         reached = torch.zeros((), device=images.device)
         count = 0
         for index in batches_of.draw(generator):
             pictures, labels, noise = images.floats(index), images.labels[index], delta[index]
             for _ in range(loop.steps):
                 view = View.random(len(index), crop, flip, generator)
-                gradient, value = _gradient(model, objective, pictures + noise, labels, view)
+                gradient, value = _gradient(judge, objective, pictures + noise, labels, view)
                 noise = (noise - loop.step * gradient.sign()).clamp_(-epsilon, epsilon)
                 noise = (pictures + noise).clamp_(0, 1).sub_(pictures)
                 reached += value
@@ -155,14 +154,33 @@ def bilevel(
     return Perturbation.of(images, delta, epsilon=epsilon, method=method, settings=settings, curves=curves)
 
 
+def _surrogate(loop: Loop, images: ImageSet, life: int, steps: int) -> tuple[nn.Module, Any, Any]:
+    """The surrogate of that number with its optimiser and schedule; a module that was given is copied, not changed."""
+    # Seeds a thousand apart: nobody's victim happens to begin where one of the surrogates did.
+    given = loop.surrogate
+    model = build(given, images, seed=loop.seed + 1000 * life) if isinstance(given, str) else copy.deepcopy(given)
+    model.to(images.device).to(memory_format=torch.channels_last)
+    check_model(model, images)
+    optimizer, scheduler = make_optimizer(
+        model,
+        steps=steps,
+        learning_rate=loop.learning_rate,
+        momentum=loop.momentum,
+        weight_decay=loop.weight_decay,
+        schedule=loop.schedule,
+    )
+    return model, optimizer, scheduler
+
+
 def _gradient(
     model: nn.Module, objective: Objective, noisy: Tensor, labels: Tensor, view: View
 ) -> tuple[Tensor, Tensor]:
     """d objective / d noisy pictures through the view, and the objective's value."""
     seen = view(noisy).requires_grad_(True)
-    with autocast(seen.device):
-        value = objective(model, seen, labels)
-    (gradient,) = torch.autograd.grad(value, seen)
+    with repeatable():
+        with autocast(seen.device):
+            value = objective(model, seen, labels)
+        (gradient,) = torch.autograd.grad(value, seen)
     return view.adjoint(gradient), value.detach()
 
 

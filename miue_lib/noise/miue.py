@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..data import ImageSet
-from ..kernels.similarity import similarity_loss
+from ..kernels import similarity
 from ..perturbation import Perturbation
 from .bilevel import bilevel
 
@@ -29,6 +29,7 @@ def miue(
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
     schedule: str = "cosine",
+    fresh_every: int | None = None,
     crop: int = 4,
     flip: bool = True,
     seed: int = 0,
@@ -40,16 +41,19 @@ def miue(
     steps of size `step` on the noise of every batch. Norm: L∞ ≤ `epsilon`, in pixel values. Sample-wise. Cost:
     epochs · (1 + steps) passes over the data.
 
+    With `fresh_every` the surrogate starts afresh after that many rounds, with its learning-rate schedule. The paper
+    keeps one surrogate for 100 rounds; in a few rounds, noise that several young networks agreed on is the stronger,
+    since every victim begins young.
+
     The defaults are the paper's settings for CIFAR-10. Deviations from the released code, each a parameter: ζ =
     `distance_weight` is the text's 0.1 (the code's default is 0); the step does not grow while it runs; crops are
     real ones, and noise is optimised through them; every batch of the noise phase holds partners of each of its
     classes.
     """
     settings = {name: value for name, value in locals().items() if name not in ("images", "progress")}
+    similarity.check_weights(temperature, distance_weight)
 
     def objective(model: Any, views: Tensor, labels: Tensor) -> Tensor:
-        return similarity_loss(
-            model.features(views).float(), labels, temperature=temperature, distance_weight=distance_weight
-        )
+        return similarity.unchecked(model.features(views), labels, temperature, distance_weight)
 
     return bilevel(images, objective, method="miue", settings=settings, progress=progress)

@@ -18,9 +18,10 @@ def random(images: ImageSet, *, epsilon: float = 8 / 255, seed: int = 0) -> Pert
     check_count("seed", seed, 0)
     most = budget_in_levels(epsilon)
     generator = torch.Generator(images.device).manual_seed(seed)
-    levels = torch.randint(-most, most + 1, images.images.shape, generator=generator, device=images.device)
+    shape = images.images.shape
+    levels = torch.randint(-most, most + 1, shape, generator=generator, device=images.device, dtype=torch.int16)
     settings = {"epsilon": epsilon, "seed": seed}
-    return Perturbation.of(images, levels.float() / 255, epsilon=epsilon, method="random", settings=settings)
+    return Perturbation.of_levels(images, levels, epsilon=epsilon, method="random", settings=settings)
 
 
 def check_epsilon(epsilon: float) -> float:
