@@ -235,6 +235,10 @@ assert abs(with_random - losses[0]) < 0.2 * losses[0]
 #
 # Finally round the noisy pictures to 256 levels, since that is what a file can hold.
 #
+# The paper keeps one surrogate for a hundred rounds. In the few rounds of the `cpu` profile a surrogate that stays
+# soon fits the noise perfectly and has nothing more to teach it, so there a fresh one begins every few rounds
+# (`fresh_every`): noise that several young networks agreed on is stronger, since every victim begins young.
+#
 # Both phases minimise: the surrogate its error, the noise its loss. Such a *min–min* game settles where the noise has
 # become the easiest thing there is to learn.
 #
@@ -277,7 +281,7 @@ for method, noise in perturbations.items():
 #
 # Does the loop converge? The next figure shows, round by round, the objective of the noise and the accuracy of the
 # surrogate on what it is trained on. (The two objectives are not comparable with each other: one is a cross-entropy,
-# the other the loss above.)
+# the other the loss above. Where MI-UE's curve jumps, a fresh surrogate begins.)
 
 # %% tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
@@ -440,9 +444,8 @@ assert max(np.mean(spread["EM"]), np.mean(spread["MI-UE"])) < min(np.mean(spread
 # | Zhu et al. 2026 | 94.45 | 94.11 | 24.17 | 9.95 |
 # | this book, `profile = "gpu"` | no GPU result recorded yet | | | |
 #
-# The run above is smaller in every way: grey pictures of clothes, a network with 78 thousand weights, 16 rounds
-# instead of
-# 100. The order of the methods is the same; the height of the bars is not to be compared.
+# The run above is smaller in every way: grey pictures of clothes, a network with 78 thousand weights, a few dozen
+# rounds instead of 100. The order of the methods is the same; the height of the bars is not to be compared.
 
 # %% [markdown]
 # ## What to remember

@@ -92,6 +92,7 @@ def test_each_setting_reaches_the_method(easy: Bands) -> None:
         {"batch_size": 48},
         {"surrogate": mi.build("small_resnet", train, seed=9)},
         {"fresh_every": 1},
+        {"step_decay": True},
     ):
         assert not torch.equal(mi.craft("miue", train, **base | change).levels, plain), change
 

@@ -36,10 +36,13 @@ Objective = Callable[[Any, Tensor, Tensor], Tensor]
 class Loop:
     """The settings that the methods share. Raises `ValueError` for one that is out of range.
 
-    epsilon: L∞ budget in pixel values. step: of one sign-gradient step, in pixel values. steps: of them on each batch
-    a round. epochs: rounds. model_batches: SGD batches a round; None for one epoch. until_accuracy: stop after the
-    round in which the surrogate classifies this share of the noisy pictures correctly; None for never. fresh_every:
-    rounds after which the surrogate starts afresh, as every victim will; None to keep one surrogate throughout.
+    epsilon: L∞ budget in pixel values.
+    step: of one sign-gradient step, in pixel values; with `step_decay` it falls in a line, to step / epochs in the
+        last round. steps: of them on each batch a round. epochs: rounds.
+    model_batches: SGD batches a round; None for one epoch.
+    until_accuracy: stop after the round in which the surrogate classifies this share of the noisy pictures correctly;
+        None for never.
+    fresh_every: rounds after which the surrogate starts afresh, as every victim will; None to keep one throughout.
     """
 
     epsilon: float
@@ -59,6 +62,7 @@ class Loop:
     model_batches: int | None = None
     until_accuracy: float | None = None
     fresh_every: int | None = None
+    step_decay: bool = False
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -73,6 +77,7 @@ class Loop:
         }.items():
             check_count(name, getattr(self, name), least)
         check_flag("flip", self.flip)
+        check_flag("step_decay", self.step_decay)
         if self.model_batches is not None:
             check_count("model_batches", self.model_batches)
         if self.fresh_every is not None:
@@ -127,6 +132,7 @@ def bilevel(
         with repeatable():
             loss, train_accuracy = sgd(model, optimizer, scheduler, itertools.islice(endless, per_round))
         judge = frozen(model)
+        step = loop.step * (1 - (epoch - 1) / loop.epochs) if loop.step_decay else loop.step
         reached = torch.zeros((), device=images.device)
         count = 0
         for index in batches_of.draw(generator):
@@ -134,7 +140,7 @@ def bilevel(
             for _ in range(loop.steps):
                 view = View.random(len(index), crop, flip, generator)
                 gradient, value = _gradient(judge, objective, pictures + noise, labels, view)
-                noise = (noise - loop.step * gradient.sign()).clamp_(-epsilon, epsilon)
+                noise = (noise - step * gradient.sign()).clamp_(-epsilon, epsilon)
                 noise = (pictures + noise).clamp_(0, 1).sub_(pictures)
                 reached += value
                 count += 1

@@ -30,6 +30,7 @@ def miue(
     weight_decay: float = 1e-4,
     schedule: str = "cosine",
     fresh_every: int | None = None,
+    step_decay: bool = False,
     crop: int = 4,
     flip: bool = True,
     seed: int = 0,
@@ -43,7 +44,7 @@ def miue(
 
     With `fresh_every` the surrogate starts afresh after that many rounds, with its learning-rate schedule. The paper
     keeps one surrogate for 100 rounds; in a few rounds, noise that several young networks agreed on is the stronger,
-    since every victim begins young.
+    since every victim begins young. With `step_decay` the step falls in a line over the rounds.
 
     The defaults are the paper's settings for CIFAR-10. Deviations from the released code, each a parameter: ζ =
     `distance_weight` is the text's 0.1 (the code's default is 0); the step does not grow while it runs; crops are
