@@ -102,6 +102,7 @@ print(f"model {run.model}, {run.seeds} victims for each kind of data")
 # The *similarity term* is small when the pictures of a class point one way and other classes point elsewhere. The
 # *distance term*, weighted by $\zeta$, also asks that they lie close together. In PyTorch that is:
 
+
 # %%
 def loss_by_hand(g, y, tau, zeta):
     same = (y[:, None] == y[None, :]).to(g.dtype)
@@ -110,6 +111,7 @@ def loss_by_hand(g, y, tau, zeta):
     distance = (g[:, None, :] - g[None, :, :]).square().sum(2).add(1e-30).sqrt() / g.shape[1]
     similarity_term = -torch.log((similarity * same).sum(1) / similarity.sum(1))
     return (similarity_term + zeta * torch.log1p((distance * same).sum(1))).mean()
+
 
 # %% [markdown]
 # This is short, and it has two faults. It stores a $B \times B \times d$ array, and sums of $e^{1/\tau}$ overflow
@@ -411,6 +413,7 @@ for name in ("EM", "MI-UE"):
 # on the pictures each was trained on: features scaled to length one, trace of each class's covariance $\Sigma_y$,
 # mean over classes. For unit vectors it equals one minus the mean cosine between all pairs of a class, which is the
 # link between the theorem and the loss; the cell checks it.
+
 
 # %%
 def within_class_spread(model, images):

@@ -57,7 +57,8 @@ def synced_source(text: str, chapter: str) -> str:
     own = [cell for cell in cells if not re.match(r'# %%.*tags=\[.*"(badge|setup)"', cell)]
     badge = f'# %% [markdown] tags=["badge"]\n# [![Open in Colab]({BADGE})]({colab_url(chapter)})\n'
     setup = f'# %% tags=["setup", "hide-cell"]\n{setup_cell()}\n'
-    return "\n".join(cell.rstrip("\n") + "\n" for cell in [own[0], badge, setup, *own[1:]])
+    # Blank lines between the chapter's own cells are the formatter's business.
+    return "".join([own[0].rstrip("\n"), "\n\n", badge, "\n", setup, "\n", *own[1:]]).rstrip("\n") + "\n"
 
 
 def notebook(source: str) -> str:
