@@ -140,19 +140,21 @@ print(f"{mi.similarity_loss(half, y, temperature=0.05, distance_weight=0.1):.3f}
 # ## What does this loss want?
 #
 # Leave the pictures aside for a moment and let the loss move features directly: sixty points in the plane, three
-# classes, gradient descent. Move the slider.
+# classes, and Adam, with $\tau = 0.5$ (at 0.1 only near neighbours pull, and in two dimensions mixed classes would
+# tangle). Move the slider.
 
 # %% tags=["hide-input"]
 from matplotlib import pyplot as plt
 
 points = torch.randn(60, 2, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 classes = torch.arange(60) % 3
+optimizer = torch.optim.Adam([points], lr=0.1)
 frames = {}
-for step in range(121):
-    value = mi.similarity_loss(points, classes, temperature=0.1, distance_weight=0.1)
+for step in range(61):
+    value = mi.similarity_loss(points, classes, temperature=0.5, distance_weight=0.1)
     unit = F.normalize(points.detach())
     spread = sum(unit[classes == c].var(0, correction=0).sum().item() for c in range(3)) / 3
-    if step in (0, 3, 6, 10, 15, 25, 40, 60, 90, 120):
+    if step in (0, 3, 6, 9, 12, 16, 20, 25, 30, 40, 60):
         with plt.rc_context(plots.STYLE):
             figure, axes = plt.subplots(figsize=(4.2, 4.2))
             axes.add_patch(plt.Circle((0, 0), 1, fill=False, color="#bbbbbb"))
@@ -163,9 +165,9 @@ for step in range(121):
             axes.legend(loc="lower left", fontsize=8)
             plt.close(figure)
         frames[f"Directions of the features after {step} steps: spread {spread:.3f} within a class"] = figure
-    (gradient,) = torch.autograd.grad(value, points)
-    with torch.no_grad():
-        points -= 2.0 * gradient
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
 assert spread < 0.05
 plots.slider(frames, label="training")
 
@@ -217,15 +219,15 @@ random = x + mi.craft("random", train, epsilon=epsilon, seed=seed).delta[chosen]
 with_random = mi.similarity_loss(surrogate.features(random), y, temperature=0.1, distance_weight=0.1).item()
 print("loss after 0 … 10 steps:", " ".join(f"{value:.2f}" for value in losses))
 print(f"with random noise of the same size: {with_random:.2f}")
-assert losses[-1] < 0.5 * losses[0]
+assert losses[-1] < 0.8 * losses[0]
 assert delta.abs().max() <= epsilon + 1e-6
-assert abs(with_random - losses[0]) < 0.2 * losses[0]
+assert abs(with_random - losses[0]) < 0.05 * losses[0]
 
 # %% [markdown]
-# Ten steps are enough to collapse the features of *this* network. Random noise of the same size hardly moves them.
-# Where a network looks, a little noise goes a long way. But no victim will have the weights of this surrogate, and a
-# victim that is trained on the noise will adapt to it. So surrogate and noise must be trained against, or rather
-# *for*, each other.
+# The steps lower the loss by a good quarter and stop there: after five steps of $\varepsilon/5$ the budget is spent.
+# Random noise of the same size does nothing. So against a network that was trained on clean pictures the noise cannot
+# do it alone. But a victim is trained *on the noise*, and so must the surrogate be. Each round, the surrogate learns
+# to use what the noise offers; then the noise offers more of it.
 #
 # **Algorithm (MI-UE), in words.** Start with no noise and a fresh surrogate. Repeat for a number of rounds:
 #
@@ -279,7 +281,7 @@ for method, noise in perturbations.items():
 
 # %% [markdown]
 # The largest change is measured on the stored 8-bit pictures. PSNR is the peak signal-to-noise ratio over all
-# pictures: about 30 dB is what a careful eye begins to see.
+# pictures.
 #
 # Does the loop converge? The next figure shows, round by round, the objective of the noise and the accuracy of the
 # surrogate on what it is trained on. (The two objectives are not comparable with each other: one is a cross-entropy,
