@@ -49,10 +49,12 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                     model_batches=20,
                     until_accuracy=None,
                     noise_batch_size=250,
+                    crop=2,
+                    flip=True,
                 ),
                 miue=_frozen(
                     surrogate="small_resnet",
-                    epochs=24,
+                    epochs=27,
                     steps=2,
                     step=1.6 / 255,
                     step_decay=True,
