@@ -259,3 +259,12 @@ def test_scripts_are_pinned_and_the_lock_names_no_host() -> None:
     assert lock["packages"][""]["dependencies"] == wanted
     assert all(re.fullmatch(r"[\d.]+", version) for version in wanted.values())
     assert not any("resolved" in package for package in lock["packages"].values())
+
+
+def test_lines_printed_one_by_one_are_one_block() -> None:
+    def stream(text: str, name: str = "stdout") -> nbformat.NotebookNode:
+        return nbformat.v4.new_output("stream", name=name, text=text)
+
+    picture = nbformat.v4.new_output("display_data", data={"image/png": ""})
+    outputs = render.joined([stream("a\n"), stream("b\n"), stream("!", "stderr"), picture, stream("c\n")])
+    assert [output.get("text") for output in outputs] == ["a\nb\n", "!", None, "c\n"]

@@ -35,6 +35,18 @@ def has(cell: nbformat.NotebookNode, tag: str) -> bool:
     return tag in cell.metadata.get("tags", [])
 
 
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """What was printed line by line as one block: a kernel reports it in as many pieces as it came in."""
+    together: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        before = together[-1] if together else None
+        if before and output.output_type == before.output_type == "stream" and output.name == before.name:
+            before.text += output.text
+        else:
+            together.append(output)
+    return together
+
+
 def dress(notebook: nbformat.NotebookNode, name: str) -> None:
     """Adapts an executed chapter to the page; what Colab needs otherwise stays in the source."""
     defaults = parameters_of(notebook, name)
