@@ -38,7 +38,8 @@ def em(
 
     Rounds of `model_batches` SGD batches and `steps` sign-gradient steps of size `step` over all the data, until the
     surrogate classifies the share `until_accuracy` of the noisy pictures, or `epochs` rounds are over. Norm: L∞ ≤
-    `epsilon`, in pixel values. Sample-wise. Cost: a round is steps + model_batches · batch_size / N passes.
+    `epsilon`, in pixel values. Sample-wise. Cost: a round is
+    steps + model_batches · batch_size / N passes, and a forward pass where `until_accuracy` is asked for.
 
     The defaults are the released sample-wise CIFAR-10 settings (three programs circulate under this name; this is the
     authors'). Deviations: the rounds are bounded, where the original runs on until the accuracy is reached; the
