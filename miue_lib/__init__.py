@@ -11,6 +11,7 @@ mi.fit(victim, train.with_(noise), test=test, seed=1)
 from .data import ImageSet, load
 from .kernels.crop_flip import View
 from .kernels.similarity import similarity_loss
+from .mi import Estimate, Information, information, mutual_information
 from .models import MODELS, Classifier, build
 from .noise import METHODS, craft
 from .perturbation import Perturbation
@@ -23,8 +24,10 @@ __all__ = [
     "MODELS",
     "PROFILES",
     "Classifier",
+    "Estimate",
     "History",
     "ImageSet",
+    "Information",
     "Perturbation",
     "Profile",
     "View",
@@ -33,7 +36,9 @@ __all__ = [
     "craft",
     "features",
     "fit",
+    "information",
     "load",
+    "mutual_information",
     "profile",
     "similarity_loss",
 ]

@@ -25,10 +25,11 @@ def check_number(argument: str, value: Any, low: float, high: float = math.inf, 
     return number
 
 
-def check_count(argument: str, value: Any, low: int = 1) -> int:
-    """`value` if it is a whole number of at least `low`, else a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) < 2**63:
-        raise bad(argument, repr(value), f"a whole number >= {low}")
+def check_count(argument: str, value: Any, low: int = 1, high: int = 2**63 - 1) -> int:
+    """`value` if it is a whole number from `low` to `high`, else a `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
+        limits = f">= {low}" if high == 2**63 - 1 else f"from {low} to {high}"
+        raise bad(argument, repr(value), f"a whole number {limits}")
     return int(value)
 
 

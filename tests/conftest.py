@@ -1,9 +1,16 @@
-"""Small pictures on which everything can be tried in a moment."""
+"""Small pictures on which everything can be tried in a moment, and a device for Triton's kernels."""
+
+import os
 
 import pytest
 import torch
 
+# Without a GPU Triton's kernels run in its interpreter. It has to know before they are defined, on import.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import miue_lib as mi
+from miue_lib.kernels import _triton
 
 # Pictures this small cost more in threads waiting for each other than in arithmetic.
 torch.set_num_threads(1)
@@ -31,3 +38,11 @@ def easy() -> tuple[mi.ImageSet, mi.ImageSet]:
         return mi.ImageSet(images, labels, name=name)
 
     return make(192, "bands train"), make(96, "bands test")
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """Where Triton's kernels run: a GPU, or the CPU that interprets them."""
+    if not _triton.available:
+        pytest.skip("Triton is not installed")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,60 @@
+"""The 2-D histogram and its edges."""
+
+import numpy as np
+import pytest
+import torch
+
+from miue_lib.kernels import histogram as kernel
+
+
+def sample(m=3, n=1000, bins=(9, 6), dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, m, n, generator=generator, dtype=dtype)
+    edges = [torch.randn(m, b - 1, generator=generator, dtype=dtype).sort(1).values for b in bins]
+    return x, y, *edges
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "bins"), [(1, (2, 2)), (1025, (9, 6)), (3001, (33, 64))])
+def test_paths_agree(n, bins, dtype, gpu):
+    arguments = sample(3, n, bins, dtype)
+    expected = kernel.reference(*arguments)
+    assert expected.shape == (3, *bins) and expected.dtype == torch.int64
+    assert torch.equal(kernel._cpu(*arguments), expected)
+    found = kernel._cuda(*(part.to(gpu) for part in arguments), block=512)
+    assert torch.equal(found.cpu(), expected)
+
+
+def test_reference_against_numpy():
+    x, y, edges_x, edges_y = sample()
+    for s in range(len(x)):
+        bounds = [np.concatenate(([-np.inf], edges[s].numpy(), [np.inf])) for edges in (edges_x, edges_y)]
+        # numpy compares with its edges as we do: a value equal to an edge is to its right
+        expected = np.histogram2d(x[s].numpy(), y[s].numpy(), bins=[np.clip(b, -1e9, 1e9) for b in bounds])[0]
+        assert np.array_equal(kernel.reference(x, y, edges_x, edges_y)[s].numpy(), expected)
+
+
+def test_a_value_on_an_edge_lies_to_its_right():
+    x = torch.tensor([[-1.0, 0.0, 1.0, 2.0]])
+    edges = torch.tensor([[0.0, 2.0]])
+    expected = torch.tensor([[[1, 0, 0], [0, 2, 0], [0, 0, 1]]])
+    for path in (kernel._cpu, kernel.reference):
+        assert torch.equal(path(x, x, edges, edges), expected)
+
+
+@pytest.mark.parametrize("n", [7, 64, 1000])
+def test_quantile_edges_share_distinct_values_out_evenly(n):
+    x = torch.randperm(n, generator=torch.Generator().manual_seed(0)).double()[None]
+    bins = 5
+    edges = kernel.quantile_edges(x, bins)
+    counts = kernel.histogram2d(x, x, edges, edges)[0].diagonal()
+    assert counts.sum() == n
+    assert counts.max() - counts.min() <= 1
+
+
+def test_equal_values_share_a_bin():
+    x = torch.tensor([[0.0] * 70 + list(range(1, 31))])
+    edges = kernel.quantile_edges(x, 10)
+    table = kernel.histogram2d(x, x, edges, edges)[0]
+    assert 70 in table.diagonal().tolist()
+    assert torch.equal(table, table.diagonal().diag())
