@@ -22,10 +22,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def each(function: Callable[[int], None], count: int) -> None:
-    """function(0), …, function(count − 1) on as many threads as torch would use."""
+_WORTH_THREADS = 1e6  # nanoseconds; below, starting threads costs more than it saves
+
+
+def each(function: Callable[[int], None], count: int, nanoseconds: float) -> None:
+    """function(0), …, function(count − 1) on as many threads as torch would use, each call of about so many ns."""
     threads = min(torch.get_num_threads(), count)
-    if threads <= 1:
+    if threads <= 1 or count * nanoseconds < _WORTH_THREADS:
         for i in range(count):
             function(i)
         return

@@ -47,7 +47,7 @@ def quantile_edges(x: Tensor, bins: int) -> Tensor:
         def sort(s: int) -> None:
             target[s] = np.sort(source[s])  # vectorised: an order faster than torch's, and than selection
 
-        each(sort, len(x))
+        each(sort, len(x), 4 * x.shape[1])
     else:
         ascending = x.sort(1).values
     places = -(-torch.arange(1, bins, device=x.device) * x.shape[1] // bins)
@@ -68,7 +68,7 @@ def reference(x: Tensor, y: Tensor, edges_x: Tensor, edges_y: Tensor) -> Tensor:
 def _cpu(x: Tensor, y: Tensor, edges_x: Tensor, edges_y: Tensor) -> Tensor:
     counts = torch.zeros(len(x), edges_x.shape[1] + 1, edges_y.shape[1] + 1, dtype=torch.int64)
     arrays = [as_numpy(part) for part in (x, y, edges_x, edges_y, counts)]
-    each(lambda s: _count(*(array[s] for array in arrays)), len(x))
+    each(lambda s: _count(*(array[s] for array in arrays)), len(x), 4 * x.shape[1])
     return counts
 
 

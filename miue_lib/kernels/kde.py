@@ -89,14 +89,14 @@ def _smoother(grid: int, spacing: float, variance: float, like: Tensor) -> tuple
 def _spread_cpu(points: Tensor, table: Tensor, spacing: float) -> None:
     p, t = as_numpy(points), table.numpy()
     spread = _spread_2d if points.shape[2] == 2 else _spread_1d
-    each(lambda s: spread(p[s], t[s], spacing), len(points))
+    each(lambda s: spread(p[s], t[s], spacing), len(points), 10 * points.shape[1])
 
 
 def _read_cpu(points: Tensor, table: Tensor, spacing: float, at_zero: float, at_one: float) -> Tensor:
     sums = torch.empty(points.shape[:2], dtype=points.dtype)
     p, t, out = as_numpy(points), as_numpy(table), sums.numpy()
     read = _read_2d if points.shape[2] == 2 else _read_1d
-    each(lambda s: read(p[s], t[s], spacing, at_zero, at_one, out[s]), len(points))
+    each(lambda s: read(p[s], t[s], spacing, at_zero, at_one, out[s]), len(points), 15 * points.shape[1])
     return sums
 
 

@@ -91,7 +91,7 @@ def _strip_length(n: int, k: int) -> int:
 def _cpu(x: Tensor, y: Tensor, k: int) -> Neighbours:
     found = _empty(x)
     a, b, eps, n_x, n_y = (as_numpy(part) for part in (x, y, *found))
-    each(lambda s: _slice(a[s], b[s], eps[s], n_x[s], n_y[s], k), len(x))
+    each(lambda s: _slice(a[s], b[s], eps[s], n_x[s], n_y[s], k), len(x), 300 * x.shape[1])
     return found
 
 
@@ -258,16 +258,17 @@ def _cpu_vectors(x: Tensor, y: Tensor, k: int) -> Neighbours:
     found = _empty(x)
     n = x.shape[1]
     parts = min(n, 4 * torch.get_num_threads())  # of unequal cost, so more than one a thread
+    cost = n * n / parts  # about a nanosecond a pair
     bounds = np.linspace(0, n, parts + 1).astype(np.int64)
     for s in range(len(x)):
         eps, n_x, n_y = (as_numpy(part[s]) for part in found)
         u, v = as_numpy(x[s]), as_numpy(y[s])
         by_x, by_y = np.argsort(u[:, 0]), np.argsort(v[:, 0])
         both, first = np.concatenate([u, v], axis=1)[by_x], u[by_x]
-        each(lambda i: _search_vectors(both, by_x, bounds[i], bounds[i + 1], k, eps), parts)  # noqa: B023
-        each(lambda i: _count_vectors(first, by_x, bounds[i], bounds[i + 1], eps, n_x), parts)  # noqa: B023
+        each(lambda i: _search_vectors(both, by_x, bounds[i], bounds[i + 1], k, eps), parts, cost)  # noqa: B023
+        each(lambda i: _count_vectors(first, by_x, bounds[i], bounds[i + 1], eps, n_x), parts, cost)  # noqa: B023
         second = v[by_y]
-        each(lambda i: _count_vectors(second, by_y, bounds[i], bounds[i + 1], eps, n_y), parts)  # noqa: B023
+        each(lambda i: _count_vectors(second, by_y, bounds[i], bounds[i + 1], eps, n_y), parts, cost)  # noqa: B023
     return found
 
 
