@@ -12,8 +12,9 @@
 #   picture;
 # - measure honestly whether the noise works: on several victims, beside noise that was not optimised.
 #
-# You need to have trained a classifier in PyTorch before. Nothing about mutual information is assumed: it says how
-# much knowing one variable tells about another, 0 if nothing, here always in *nats* (1 nat is about 1.44 bits).
+# You need to have trained a classifier in PyTorch before. Of mutual information it is enough to know that it says how
+# much knowing one variable tells about another, 0 if nothing, here always in *nats* (1 nat is about 1.44 bits). [What
+# mutual information is](what_is_mi.ipynb) says more, and [Measuring it](measuring_mi.ipynb) estimates it.
 
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/book/building_miue.ipynb)
@@ -457,8 +458,8 @@ for name in ("random", "EM", "MI-UE"):
 # %% [markdown]
 # Read the last three lines as a question to the theory: do the methods that spoil more leave narrower classes, in
 # that order? Where they do, it agrees with the explanation and does not prove it, since any training set that is
-# easily fitted has narrow classes. How much information the features keep, and whether *that* ranks the methods,
-# needs estimators that can be trusted; they are not built yet.
+# easily fitted has narrow classes. How much information the features keep, and whether *that* ranks the methods, is for
+# the estimators of [Measuring it](measuring_mi.ipynb) to say, over many methods and seeds; a later chapter is to.
 
 # %% [markdown]
 # ## And at the paper's size?
