@@ -127,7 +127,9 @@ def set_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     return run
 
 
-COLAB = dict.fromkeys(("torch", "torchvision", "numpy", "pillow", "matplotlib", "ipywidgets", "scikit-learn"), "1")
+COLAB = dict.fromkeys(
+    ("torch", "torchvision", "numpy", "numba", "pillow", "matplotlib", "ipywidgets", "scikit-learn"), "1"
+)
 PIP = ["-m", "pip", "install", "--quiet"]
 
 
