@@ -283,6 +283,18 @@ def test_mine_is_repeatable_and_leaves_the_random_state_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.parametrize("estimator", mi.ESTIMATORS)
+def test_the_default_dtype_does_not_matter(estimator):
+    x, y = gaussian(0.6, 500, dtype=torch.float32)
+    expected = quiet(x, y, estimator=estimator, **QUICK[estimator]).value
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert quiet(x, y, estimator=estimator, **QUICK[estimator]).value == pytest.approx(expected, abs=1e-6)
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_mine_works_where_gradients_are_off():
     x, y = gaussian(0.6, 500)
     expected = quiet(x, y, estimator="mine", **QUICK["mine"]).value

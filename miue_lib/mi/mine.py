@@ -84,7 +84,7 @@ def readings(
     weights = [weight.to(x.device).expand(m, -1, -1).clone().requires_grad_() for weight in weights]
     averaged = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.Adam(weights, lr=learning_rate)
-    running = torch.ones(m, device=x.device)
+    running = torch.ones_like(x[:, 0, 0])
     curve: list[Tensor] = []
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         for step in range(steps):
@@ -108,13 +108,14 @@ def readings(
 
 def _weights(inputs: int, hidden: int, generator: torch.Generator) -> list[Tensor]:
     """He's (2015) normal weights, zero biases, and a last layer of zeros: T = 0 and a bound of 0 to begin with."""
-    return [
-        torch.randn(1, inputs, hidden, generator=generator) * math.sqrt(2 / inputs),
+    weights = [
+        torch.randn(1, inputs, hidden, generator=generator, dtype=torch.float32) * math.sqrt(2 / inputs),
         torch.zeros(1, 1, hidden),
-        torch.randn(1, hidden, hidden, generator=generator) * math.sqrt(2 / hidden),
+        torch.randn(1, hidden, hidden, generator=generator, dtype=torch.float32) * math.sqrt(2 / hidden),
         torch.zeros(1, 1, hidden),
         torch.zeros(1, hidden, 1),
     ]
+    return [weight.float() for weight in weights]
 
 
 def _network(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from .estimate import Estimate, Readings
 SCALES = ("standard", "rank", "none")
 _NEAR_CEILING = 0.75
 _VALUES = {"cpu": 1 << 21, "cuda": 1 << 25}  # projected values of one side held at once
+_SLICES = 65_535  # a GPU's limit for the second axis of a launch
 
 
 class Common(TypedDict, total=False):
@@ -220,7 +221,7 @@ def _projections(a: Tensor, b: Tensor, theta: Tensor, phi: Tensor) -> Iterator[t
     """(θ A, φ B) `(slices, n)`, a batch of slices at a time."""
     a, b = a - a.mean(0), b - b.mean(0)  # so that projecting loses no precision to a large mean
     theta, phi = theta.to(a), phi.to(b)
-    size = max(1, _VALUES.get(a.device.type, _VALUES["cpu"]) // len(a))
+    size = min(max(1, _VALUES.get(a.device.type, _VALUES["cpu"]) // len(a)), _SLICES)
     for start in range(0, len(theta), size):
         part = slice(start, start + size)
         with _exact_products(a.device):
