@@ -1,6 +1,7 @@
 """The four estimators against closed forms, their common face, and what it refuses."""
 
 import math
+import sys
 import warnings
 
 import numpy as np
@@ -167,17 +168,36 @@ def test_directions_are_independent_unit_vectors():
     assert not torch.equal(theta, mi.directions(20_000, 3, 3, seed=2)[0])
 
 
-def test_products_are_exact_under_autocast_and_fast_settings():
+@pytest.fixture
+def precisions():
+    """The switches for fast products; put back after the test."""
+    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    before = [backend.fp32_precision for backend in backends]
+    yield backends
+    for backend, precision in zip(backends, before, strict=True):
+        backend.fp32_precision = precision
+
+
+@pytest.mark.parametrize("how", ["for all", "for each backend"])
+def test_products_are_exact_under_autocast_and_fast_settings(how, precisions):
     x, noise = torch.randn(2, 2000, 64, generator=torch.Generator().manual_seed(0))
     expected = quiet(x, x + noise, slices=4).per_slice
-    before = torch.get_float32_matmul_precision()
-    try:
+    if how == "for all":
         torch.set_float32_matmul_precision("medium")
-        with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(quiet(x, x + noise, slices=4).per_slice, expected)
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
+    else:
+        precisions[0].fp32_precision, precisions[1].fp32_precision = "tf32", "bf16"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(quiet(x, x + noise, slices=4).per_slice, expected)
+    assert [backend.fp32_precision for backend in precisions] == ["tf32", "bf16"]
+
+
+def test_a_large_mean_costs_no_precision():
+    x, noise = torch.randn(2, 2000, 8, generator=torch.Generator().manual_seed(0))
+    x, y = (x * 64).round() / 64, ((x + noise) * 64).round() / 64  # so that adding 2¹⁶ rounds nothing
+    for estimator in ("ksg", "kde", "histogram"):
+        expected = quiet(x, y, estimator=estimator, slices=5).per_slice
+        shifted = quiet(x + 2**16, y - 2**16, estimator=estimator, slices=5).per_slice
+        assert torch.allclose(shifted, expected, atol=1e-3)
 
 
 # What does not change the answer, and what does
@@ -228,12 +248,20 @@ def test_whitening_raises_the_sliced_information_of_a_thin_direction():
 
 
 def test_whitening_to_some_components():
-    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = torch.cat((x, x.sum(1, keepdim=True)), 1)  # three directions in four columns
-    y = x[:, :2]
-    assert quiet(x, y, whiten=True).value == pytest.approx(quiet(x[:, :3], y, whiten=3 - 1).value, abs=9)
+    x = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([9, 3, 1])
+    noise = torch.randn(2000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    strongest, weakest = x[:, 0] + noise, x[:, 2] + 0.1 * noise
+    of_strongest, of_weakest = (quiet(x, y, whiten=1).value for y in (strongest, weakest))
+    assert of_strongest > 1 > 0.1 > of_weakest  # one component is kept, that of the largest variance
+    dependent = torch.cat((x, x.sum(1, keepdim=True)), 1)  # three directions in four columns
     with pytest.raises(ValueError, match="whiten: got 4, expected at most 3, the number of directions in which x"):
-        quiet(x, y, whiten=4, slices=2)
+        quiet(dependent, x, whiten=4, slices=2)
+
+
+def test_ranks_of_equal_values_are_their_middle_one():
+    scaled = sys.modules["miue_lib.mi.sliced"]._scaled("x", torch.tensor([[5.0, 1.0, 1.0, 7.0]]), "rank")
+    expected = [torch.special.ndtri(torch.tensor(share)).item() for share in (5 / 8, 2 / 8, 2 / 8, 7 / 8)]
+    assert scaled[0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_never_clipped():

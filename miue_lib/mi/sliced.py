@@ -232,13 +232,18 @@ def _projections(a: Tensor, b: Tensor, theta: Tensor, phi: Tensor) -> Iterator[t
 @contextmanager
 def _exact_products(device: torch.device) -> Iterator[None]:
     """Inside, float32 matrices are multiplied in float32: TF32 would leave ten bits, and ties."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    # The settings of each backend: torch.get_float32_matmul_precision() raises once somebody has used these.
+    mkldnn: Any = torch.backends.mkldnn
+    backends: list[Any] = [torch.backends.cuda.matmul, mkldnn.matmul]
+    before = [backend.fp32_precision for backend in backends]
     try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _scaled(name: str, values: Tensor, scale: str) -> Tensor:
