@@ -51,6 +51,14 @@ def test_quantile_edges_share_distinct_values_out_evenly(n):
     assert counts.tolist() == torch.bincount(torch.arange(n) * bins // n).tolist()  # bin ⌊rank · B / n⌋
 
 
+@pytest.mark.parametrize("rare", [1.0, -1.0])
+def test_a_rare_value_beside_a_common_one_keeps_its_bin(rare):
+    x = torch.tensor([[0.0] * 97 + [rare] * 3])
+    edges = kernel.quantile_edges(x, 32)
+    table = kernel.histogram2d(x, x, edges, edges)[0]
+    assert sorted(table[table > 0].tolist()) == [3, 97]
+
+
 def test_equal_values_share_a_bin():
     x = torch.tensor([[0.0] * 70 + list(range(1, 31))])
     edges = kernel.quantile_edges(x, 10)

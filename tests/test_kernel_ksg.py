@@ -72,6 +72,15 @@ def test_extreme_scales():
         assert_equal(ksg._cpu(a * x, b * y, 3), ksg.reference(a * x, b * y, 3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extents_that_overflow_or_underflow(dtype):
+    tiny, huge = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps, 0.9 * torch.finfo(dtype).max
+    steps = torch.randint(0, 50, (1, 200), generator=torch.Generator().manual_seed(0)).to(dtype)
+    spread = torch.tensor([[-1.0, 1, -0.6, 0.6, 0.3, -0.3]], dtype=dtype) * huge
+    for x in (steps * tiny, spread):
+        assert_equal(ksg._cpu(x, x.flip(1), 2), ksg.reference(x, x.flip(1), 2))
+
+
 def test_slices_are_independent():
     pairs = [sample(kind, 500, seed=i) for i, kind in enumerate(("gaussian", "cauchy", "relu"))]
     x, y = (torch.cat(sides) for sides in zip(*pairs, strict=True))

@@ -178,6 +178,22 @@ def precisions():
         backend.fp32_precision = precision
 
 
+@pytest.mark.parametrize("estimator", mi.ESTIMATORS)
+def test_autocast_and_inference_mode_change_nothing(estimator):
+    x, y = gaussian(0.6, 500, dtype=torch.float32)
+    expected = quiet(x, y, estimator=estimator, **QUICK[estimator]).value
+    with torch.autocast("cpu", torch.bfloat16):
+        assert quiet(x, y, estimator=estimator, **QUICK[estimator]).value == expected
+    with torch.inference_mode():
+        assert quiet(x.clone(), y.clone(), estimator=estimator, **QUICK[estimator]).value == expected
+
+
+@pytest.mark.parametrize("settings", [{"grid": 16}, {"bandwidth": 0.2}])
+def test_kde_takes_as_fine_a_grid_as_it_needs(settings):
+    x, y = gaussian(0.6, 20_000)
+    assert abs(quiet(x, y, estimator="kde", **settings).value - theory.gaussian_mi(0.6)) <= 0.03
+
+
 @pytest.mark.parametrize("how", ["for all", "for each backend"])
 def test_products_are_exact_under_autocast_and_fast_settings(how, precisions):
     x, noise = torch.randn(2, 2000, 64, generator=torch.Generator().manual_seed(0))
@@ -424,7 +440,11 @@ def with_value(value):
         ((GOOD, GOOD[:40]), {}, "y: got 40 rows, expected as many as x has, 50: they are pairs"),
         ((GOOD[:3], GOOD[:3]), {}, "x: got 3 rows, expected at least 4 for ksg"),
         ((GOOD[:9], GOOD[:9]), {"k": 9}, "x: got 9 rows, expected at least 10 for ksg"),
-        ((GOOD[:1], GOOD[:1]), {"estimator": "histogram"}, "x: got 1 rows, expected at least 2 for histogram"),
+        ((GOOD[:31], GOOD[:31]), {"estimator": "histogram"}, "x: got 31 rows, expected at least 32 for histogram"),
+        ((1e200 * GOOD.double(), GOOD), {}, "x: got a standard deviation of inf, expected values that vary, of mod"),
+        ((STILL, GOOD), {"slices": (torch.eye(2)[1:], torch.ones(1, 1))}, "x: got a slice that is constant"),
+        ((GOOD, GOOD), {"estimator": "kde", "bandwidth": 0.001}, "bandwidth: got 0.001, expected at least 0.01"),
+        ((GOOD, GOOD), {"device": "meta"}, "device: got meta, expected a CPU or CUDA device"),
         ((GOOD[:2], GOOD[:2]), {"estimator": "kde"}, "x: got 2 rows, expected at least 4 for kde"),
         ((GOOD[:9], GOOD[:9]), {"estimator": "mine"}, "x: got 9 rows, expected at least 10 for mine"),
         ((torch.ones(50), GOOD), {}, "x: got one unique value in every row, expected a variable that varies"),
@@ -454,7 +474,7 @@ def with_value(value):
         ((GOOD, GOOD), {"estimator": "histogram", "bins": 1}, "bins: got 1, expected a whole number from 2 to 1024"),
         ((GOOD, GOOD), {"estimator": "histogram", "binning": "equal"}, "binning: got 'equal'"),
         ((GOOD, GOOD), {"estimator": "histogram", "correct": "yes"}, "correct: got 'yes', expected True or False"),
-        ((GOOD, GOOD), {"estimator": "kde", "grid": 8}, "grid: got 8, expected a whole number"),
+        ((GOOD, GOOD), {"estimator": "kde", "grid": 8}, "grid: got 8, expected a whole number from 16 to 2048"),
         ((GOOD, GOOD), {"estimator": "kde", "bandwidth": 0}, "bandwidth: got 0, expected a finite number > 0"),
         ((GOOD, GOOD), {"estimator": "mine", "steps": 5}, "steps: got 5, expected a whole number >= 20"),
         ((GOOD, GOOD), {"estimator": "mine", "learning_rate": -1.0}, "learning_rate: got -1.0"),

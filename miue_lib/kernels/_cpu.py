@@ -18,7 +18,11 @@ from torch import Tensor
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` compiled on its first call for each type of arguments, and kept on disk for the next process."""
-    wrapped: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
+    wrapped: Callable[..., Any]
+    try:
+        wrapped = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # nowhere to keep it: a read-only installation of a user without a home
+        wrapped = numba.njit(nogil=True)(function)
     return wrapped
 
 

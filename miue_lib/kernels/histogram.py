@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from ._cpu import as_numpy, compiled, each
-from ._triton import jit, tl
+from ._triton import available, jit, tl
 
 _BLOCK = 1024
 
 
 def histogram2d(x: Tensor, y: Tensor, edges_x: Tensor, edges_y: Tensor) -> Tensor:
     """Counts int64 `(m, B_x, B_y)` of the pairs in x, y `(m, n)`; edges ascending `(m, B_x − 1)`, `(m, B_y − 1)`."""
-    if x.is_cuda:
+    if x.is_cuda and available:
         return _cuda(x, y, edges_x, edges_y)
     if x.device.type == "cpu":
         return _cpu(x, y, edges_x, edges_y)
@@ -38,7 +38,8 @@ def histogram2d(x: Tensor, y: Tensor, edges_x: Tensor, edges_y: Tensor) -> Tenso
 def quantile_edges(x: Tensor, bins: int) -> Tensor:
     """Edges `(m, bins − 1)` that put equally many of each row of x `(m, n)` into a bin, but equal values into one.
 
-    They are the order statistics x_(⌈bn/B⌉), b = 1 … B − 1, counted from 0.
+    They are the order statistics x_(⌈bn/B⌉), b = 1 … B − 1, counted from 0; n ≥ B. Where several coincide, at a value
+    that fills more than a bin, the last of them moves up to the next larger value: what lies above is not thrown in.
     """
     if x.device.type == "cpu":
         ascending = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -51,7 +52,14 @@ def quantile_edges(x: Tensor, bins: int) -> Tensor:
     else:
         ascending = x.sort(1).values
     places = -(-torch.arange(1, bins, device=x.device) * x.shape[1] // bins)
-    return ascending[:, places]
+    edges = ascending[:, places]
+    repeated = edges[:, 1:] == edges[:, :-1]
+    if bool(repeated.any()):
+        last = repeated.clone()
+        last[:, :-1] &= ~repeated[:, 1:]
+        above = torch.searchsorted(ascending, edges[:, 1:].contiguous(), right=True).clamp_max(x.shape[1] - 1)
+        edges[:, 1:] = torch.where(last, ascending.gather(1, above), edges[:, 1:])
+    return edges
 
 
 def reference(x: Tensor, y: Tensor, edges_x: Tensor, edges_y: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ._cpu import as_numpy, compiled, each
-from ._triton import jit, tl
+from ._triton import available, jit, tl
 
 _PAIRS = 1 << 22  # differences that `reference` holds at once
 _REACH = 8.0  # kernel widths: exp(−32) is 1e-14
@@ -42,7 +42,7 @@ def kernel_sums(points: Tensor, grid: int, spacing: float) -> tuple[Tensor, Tens
 
     grid: points an axis, centred on 0. spacing: δ ≤ 1, in kernel widths. Points beyond ±δ (grid − 1)/2 count as alone.
     """
-    if points.shape[2] > 2 or points.device.type not in ("cpu", "cuda"):
+    if points.shape[2] > 2 or not (points.device.type == "cpu" or (points.is_cuda and available)):
         return reference(points)
     points = points.contiguous()
     table = torch.zeros(

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._cpu import as_numpy, compiled, each
-from ._triton import jit, tl
+from ._triton import available, jit, tl
 
 _PAIRS = 1 << 22  # differences that `reference` holds at once
 
@@ -49,7 +49,7 @@ def neighbours(x: Tensor, y: Tensor, k: int) -> Neighbours:
     """Of m slices of n pairs: x, y `(m, n)`, or `(m, n, d_x)` and `(m, n, d_y)` for vectors; n > k."""
     if x.ndim == 3 or y.ndim == 3:
         return _cpu_vectors(x, y, k) if x.device.type == "cpu" else reference(x, y, k)
-    if x.is_cuda:
+    if x.is_cuda and available:
         return _cuda(x, y, k)
     return _cpu(x, y, k) if x.device.type == "cpu" else reference(x, y, k)
 
@@ -210,12 +210,20 @@ def _count_nearer(ascending: np.ndarray, index: np.ndarray, eps: np.ndarray, cou
     for p in range(n):
         radius = eps[index[p]]
         if radius > 0:
-            low = begins[int(min(max((ascending[p] - radius - lowest) * scale, 0), n))]
-            high = begins[int(min(max((ascending[p] + radius - lowest) * scale, 0), n))]
+            low = begins[_cell((ascending[p] - radius - lowest) * scale, n)]
+            high = begins[_cell((ascending[p] + radius - lowest) * scale, n)]
             low = _last_within(ascending, p, min(low, p), -1, radius)
             counts[index[p]] = _last_within(ascending, p, max(high, p), 1, radius) - low
         else:
             counts[index[p]] = 0
+
+
+@compiled
+def _cell(place: float, n: int) -> int:
+    """The cell of a place in 0 … n; 0 for NaN, which extents that overflow or underflow give."""
+    if place >= n:
+        return n
+    return int(place) if place > 0 else 0
 
 
 @compiled

@@ -75,7 +75,7 @@ def information(x: Any, y: Any, *, estimator: str = "histogram", **settings: Any
     estimate = mutual_information(x, y, estimator=estimator, **settings)
     of_x, of_y, joint = (float(estimate.details[name].mean()) for name in ("entropy_x", "entropy_y", "joint_entropy"))
     if estimator == "histogram":
-        kind, normalised = "discrete", estimate.value / math.sqrt(of_x * of_y)
+        kind, normalised = "discrete", estimate.value / math.sqrt(of_x * of_y) if of_x * of_y > 0 else math.nan
     else:
         kind = "differential"
         normalised = math.copysign(math.sqrt(-math.expm1(-2 * abs(estimate.value))), estimate.value)

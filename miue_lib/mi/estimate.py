@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimate:
     """Mutual information in nats, and what is needed to believe it.
 
@@ -19,8 +19,8 @@ class Estimate:
     baseline, baseline_stderr: the same for shuffled pairs, whose mutual information is 0: the estimator's bias for
         these marginals at this n. None where it was not asked for.
     per_slice: float64 `(m,)` on the CPU; m = 1 without slices.
-    ceiling: the largest value that the estimator can read at this n with these settings, as for Y = X; a bent
-        deterministic map may read less. The mean over slices where it depends on the data.
+    ceiling: the largest value that the estimator can read at this n with these settings, as for Y = X (for MINE: about
+        that); a bent deterministic map may read less. The mean over slices where it depends on the data.
     n: number of pairs. estimator: its name. settings: everything it was told.
     details: what else the estimator has to say, by name (MINE's learning curve, say).
     """
@@ -29,7 +29,7 @@ class Estimate:
     stderr: float
     baseline: float | None
     baseline_stderr: float | None
-    per_slice: Tensor
+    per_slice: Tensor = field(repr=False)
     ceiling: float
     n: int
     estimator: str
@@ -47,7 +47,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Information:
-    """Mutual information beside the entropies that it is made of: I(X; Y) = H(X) + H(Y) − H(X, Y), exactly.
+    """Mutual information beside the entropies that it is made of: I(X; Y) = H(X) + H(Y) − H(X, Y)
+    (where these are finite).
 
     mutual_information: the estimate. entropy_x, entropy_y, joint_entropy: in nats, means over slices.
     kind: "discrete" for the histogram: entropies of the bins, ≥ 0 up to the correction; "differential" otherwise:

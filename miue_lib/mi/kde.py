@@ -36,18 +36,20 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from .._errors import check_count, check_number
+from .._errors import bad, check_count, check_number
 from ..kernels.kde import kernel_sums
 from .estimate import Estimate, Readings
 from .sliced import Common, Measure, measure
 
 _LEAST_SUM = 0.1
 _REACH = 6.0  # standard deviations on each side that the grid covers
+_MOST_POINTS = 2048  # of the grid, an axis
 _LEAST_GAP = 1e-12  # of 1 − |r|
 
 
 def kde(x: Any, y: Any, *, grid: int = 256, bandwidth: float = 1.0, **common: Unpack[Common]) -> Estimate:
-    """I(X; Y) by Gaussian kernels. grid: points an axis, ≥ 16. bandwidth: factor on Silverman's h, > 0.
+    """I(X; Y) by Gaussian kernels. grid: points an axis, 16 to 2048, raised if narrow kernels need more to be seen.
+    bandwidth: factor on Silverman's h, > 0.
 
     x, y and `common`: see `mutual_information`. Vectors are taken without slices, without a grid, at O(n²) cost.
     """
@@ -55,10 +57,10 @@ def kde(x: Any, y: Any, *, grid: int = 256, bandwidth: float = 1.0, **common: Un
 
 
 def plan(grid: int = 256, bandwidth: float = 1.0) -> Measure:
-    grid = check_count("grid", grid, 16)
+    grid = check_count("grid", grid, 16, _MOST_POINTS)
     bandwidth = check_number("bandwidth", bandwidth, 0, open_low=True)
     core = partial(readings, grid=grid, bandwidth=bandwidth)
-    return Measure("kde", {"grid": grid, "bandwidth": bandwidth}, core, vectors=True, least_n=4)
+    return Measure("kde", {"grid": grid, "bandwidth": bandwidth}, core, vectors=True, least_n=4, cells=grid**2)
 
 
 def readings(x: Tensor, y: Tensor, *, grid: int, bandwidth: float) -> Readings:
@@ -69,6 +71,11 @@ def readings(x: Tensor, y: Tensor, *, grid: int, bandwidth: float) -> Readings:
         white, log_volumes = _whiten_pairs(x.double(), y.double())
     n, dimensions = x.shape[1], white[0].shape[2]
     h = bandwidth * (4 / ((dimensions + 2) * n)) ** (1 / (dimensions + 4))
+    if x.ndim == 2:
+        grid = max(grid, math.ceil(2 * _REACH / h) + 1)  # a spacing of one kernel width at the most
+        if grid > _MOST_POINTS:
+            least = bandwidth * 2 * _REACH / h / (_MOST_POINTS - 2)
+            raise bad("bandwidth", f"{bandwidth:g}", f"at least {least:.2g} at n = {n}, or a grid would be too large")
     spacing = min(1.0, 2 * _REACH / (h * (grid - 1)))
     logs, isolated = [], []
     for part in white:

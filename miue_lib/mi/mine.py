@@ -10,8 +10,9 @@ authors propose.
 
 What is reported is the right side on pairs that were held out, with the running mean of the weights. On the training
 mini-batches it would jump by 0.06 nats from one to the next at ρ = 0.9, and on all training pairs it would reward
-memorising. In expectation it is a lower bound, except that the logarithm of a mean of n' terms can't tell more than
-about log n' (McAllester and Stratos 2020), which is given as its ceiling.
+memorising. It is a lower bound up to the noise of n' held-out pairs, and the logarithm of a mean of n' terms can't be
+trusted beyond about log n' (McAllester and Stratos 2020), which is given as the ceiling: with a few dozen pairs, T can
+exceed it by chance.
 
 All slices are trained at once: the weights of m networks are stacked, and a layer is one batched matrix product. All
 start from the same weights and see the same mini-batches, so that a batch of slices gives what a loop would.
@@ -67,6 +68,7 @@ def plan(
     return Measure("mine", settings, core, vectors=True, least_n=10)
 
 
+@torch.inference_mode(False)
 def readings(
     x: Tensor, y: Tensor, *, hidden: int, steps: int, batch_size: int, learning_rate: float, seed: int
 ) -> Readings:
@@ -101,8 +103,9 @@ def readings(
             for average, weight in zip(averaged, weights, strict=True):
                 average.lerp_(weight.detach(), share)
             if (step + 1) * _CURVE // steps > len(curve):
-                curve.append(_bound(averaged, x_test, y_test)[0])
+                curve.append(_bound(averaged, x_test, y_test, shuffles=1)[0])
     value, stderr = _bound(averaged, x_test, y_test)
+    curve[-1] = value
     return Readings(value, stderr, torch.full_like(value, math.log(held_out)), details={"curve": torch.stack(curve, 1)})
 
 
@@ -127,11 +130,11 @@ def _network(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _bound(weights: list[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _bound(weights: list[Tensor], x: Tensor, y: Tensor, shuffles: int = _SHUFFLES) -> tuple[Tensor, Tensor]:
     """The right side on these pairs, and its standard error by the delta method, float64 `(m,)`."""
     n = x.shape[1]
     together = _network(weights, x, y).double()
-    shuffles = min(_SHUFFLES, n - 1)
+    shuffles = min(shuffles, n - 1)
     shifts = [1 + i * (n - 1) // shuffles for i in range(shuffles)]
     apart = torch.stack([_network(weights, x, y.roll(shift, 1)).double() for shift in shifts])
     log_mean = apart.logsumexp((0, 2)) - math.log(apart.shape[0] * n)

@@ -44,6 +44,7 @@ class Measure:
 
     core: of slices x, y `(m, n)` and, if `vectors`, of `(m, n, d_x)`, `(m, n, d_y)`. least_n: the fewest pairs.
     invariant: whether it reads the same however a side is shifted and scaled, so that scaling can be spared.
+    cells: of the table it keeps for each slice.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Measure:
     vectors: bool = False
     least_n: int = 2
     invariant: bool = False
+    cells: int = 0
 
 
 def directions(slices: int, dimension_x: int, dimension_y: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -82,20 +84,26 @@ def measure(x: Any, y: Any, plan: Measure, common: Common) -> Estimate:
         _check_varies(name, side, every_column=slices is None)
     if whiten:
         a, b = _whitened("x", a, whiten), _whitened("y", b, whiten)
-    batches = _whole(a, b, plan) if slices is None else _projections(a, b, *_directions(slices, a, b, seed))
+    batches = _whole(a, b, plan) if slices is None else _projections(a, b, *_directions(slices, a, b, seed), plan.cells)
 
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(a.device)
     found, of_shuffled = [], []
-    for u, v in batches:
-        if scale == "rank" or (scale == "standard" and not plan.invariant):
-            u, v = _scaled("x", u, scale), _scaled("y", v, scale)
-        found.append(plan.core(u, v))
-        if with_baseline:
-            of_shuffled.append(plan.core(u, v[:, shuffled]))
+    with _exact_products(a.device):
+        for u, v in batches:
+            for name, side in (("x", u), ("y", v)):
+                if slices is not None and bool((side.amin(1) == side.amax(1)).any()):
+                    raise bad(name, "a slice that is constant", "data that vary along every direction")
+            if scale == "rank" or (scale == "standard" and not plan.invariant):
+                u, v = _scaled("x", u, scale), _scaled("y", v, scale)
+            found.append(plan.core(u, v))
+            if with_baseline:
+                of_shuffled.append(plan.core(u, v[:, shuffled]))
     per_slice, ceiling = _joined(found, "value"), float(_joined(found, "ceiling").mean())
     value, stderr = _mean(found)
+    if not math.isfinite(value):
+        raise bad("x, y", f"data of which {plan.name} reads {value}", "values of moderate size, or scale='standard'")
     baseline, baseline_stderr = _mean(of_shuffled) if with_baseline else (None, None)
-    if value > _NEAR_CEILING * ceiling:
+    if value >= _NEAR_CEILING * ceiling:
         warnings.warn(
             f"{plan.name} reads {value:.3g} nats, and can't read more than {ceiling:.3g} at n = {n}: the truth may be "
             "larger, and is infinite where one side is a continuous function of the other",
@@ -135,7 +143,9 @@ def _pair(x: Any, y: Any, device: Any) -> tuple[Tensor, Tensor]:
     sides = [_matrix(name, value) for name, value in (("x", x), ("y", y))]
     if device is not None:
         sides = [side.to(_check_device(device)) for side in sides]
-    elif sides[0].device != sides[1].device:
+    if sides[0].device.type not in ("cpu", "cuda"):
+        raise bad("device", str(sides[0].device), "a CPU or CUDA device")
+    if sides[0].device != sides[1].device:
         raise bad("y", f"a tensor on {sides[1].device}", f"one on {sides[0].device}, where x is, or device=…")
     if len(sides[0]) != len(sides[1]):
         raise bad("y", f"{len(sides[1])} rows", f"as many as x has, {len(sides[0])}: they are pairs")
@@ -217,16 +227,14 @@ def _directions(slices: Any, a: Tensor, b: Tensor, seed: int) -> tuple[Tensor, T
     return theta, phi
 
 
-def _projections(a: Tensor, b: Tensor, theta: Tensor, phi: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _projections(a: Tensor, b: Tensor, theta: Tensor, phi: Tensor, cells: int) -> Iterator[tuple[Tensor, Tensor]]:
     """(θ A, φ B) `(slices, n)`, a batch of slices at a time."""
     a, b = a - a.mean(0), b - b.mean(0)  # so that projecting loses no precision to a large mean
     theta, phi = theta.to(a), phi.to(b)
-    size = min(max(1, _VALUES.get(a.device.type, _VALUES["cpu"]) // len(a)), _SLICES)
+    size = min(max(1, _VALUES.get(a.device.type, _VALUES["cpu"]) // max(len(a), cells)), _SLICES)
     for start in range(0, len(theta), size):
         part = slice(start, start + size)
-        with _exact_products(a.device):
-            projected = theta[part] @ a.T, phi[part] @ b.T
-        yield projected
+        yield theta[part] @ a.T, phi[part] @ b.T
 
 
 @contextmanager
@@ -252,8 +260,8 @@ def _scaled(name: str, values: Tensor, scale: str) -> Tensor:
         return _normal_scores(values)
     values = values - values.mean(1, keepdim=True)
     deviation = values.std(1, keepdim=True)
-    if bool((deviation == 0).any()):
-        raise bad(name, "a slice that is constant", "data that vary along every direction")
+    if not bool(((deviation > 0) & deviation.isfinite()).all()):
+        raise bad(name, f"a standard deviation of {float(deviation.amax())}", "values that vary, of moderate size")
     return values / deviation
 
 
@@ -272,10 +280,12 @@ def _normal_scores(values: Tensor) -> Tensor:
 
 def _whitened(name: str, side: Tensor, components: bool | int) -> Tensor:
     """The first principal components of the rows, each of variance one; True takes all that vary."""
-    centred = (side - side.mean(0)).double()
+    centred = side.double()
+    centred -= centred.mean(0)
     values, axes = torch.linalg.eigh(centred.T @ centred / (len(side) - 1))
     values, axes = values.flip(0), axes.flip(1)
-    rank = int((values > values[0] * len(values) * torch.finfo(side.dtype).eps).sum())
+    rounding = max(torch.finfo(torch.float64).eps, torch.finfo(side.dtype).eps ** 2)  # of a variance
+    rank = int((values > values[0] * len(values) * rounding).sum())
     if components is not True:
         if components > rank:
             raise bad("whiten", components, f"at most {rank}, the number of directions in which {name} varies")
