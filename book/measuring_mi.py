@@ -8,7 +8,8 @@
 #
 # - write each of the four in a few lines, and know what the library's fast versions add;
 # - say how each is wrong (its bias), how much it jumps from sample to sample (its variance), and when to trust it;
-# - measure features with hundreds of dimensions through random slices, with a shuffled baseline beside every number.
+# - measure features with hundreds of dimensions through random slices, with the shuffled baseline that such numbers
+#   need.
 #
 # You need the [last chapter](what_is_mi.ipynb), for what mutual information is, and PyTorch.
 
@@ -55,11 +56,12 @@ seed = 0
 # ## Who referees?
 #
 # An estimate of an unknown quantity can't be checked. So take pairs whose mutual information is known in closed form,
-# estimate it from samples, and compare. The first chapter derived two such referees:
+# estimate it from samples, and compare. Two such referees, the first derived in the last chapter:
 #
 # - *a Gaussian pair* of correlation $\rho$: $I = -\frac12 \log(1 - \rho^2)$;
-# - *a uniform channel*, $X \sim U(0, 1)$ seen through $Y = X + U(-\varepsilon, \varepsilon)$: $I = \varepsilon -
-#   \log 2\varepsilon$ for $\varepsilon \le \frac12$. Its density has sharp edges.
+# - *a uniform channel*, $X \sim U(0, 1)$ seen through $Y = X + U(-\varepsilon, \varepsilon)$: $I = \varepsilon - \log
+#   2\varepsilon$ for $\varepsilon \le \frac12$. ($Y$ has a trapezoid for a density, with $h(Y) = \varepsilon$, and $h(Y
+#   \mid X) = \log 2\varepsilon$.) Its edges are sharp.
 #
 # One sample says little about an estimator, since its error has two parts:
 #
@@ -164,7 +166,7 @@ for n in (500, 2000, 10_000, 50_000):
             axes.axhline(0, color="black", linewidth=1)
             axes.set_xscale("log", base=2)
             axes.set_xticks(all_bins, all_bins)
-            axes.set(xlabel="bins a side", ylim=(-0.7, 0.7))
+            axes.set(xlabel="bins a side", ylim=(-1.05, 0.75))
             axes.set_title("corrected" if correct else "plug-in", fontsize=10)
         panels[0].set_ylabel("error (nats)")
         panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -213,7 +215,7 @@ plots.slider(frames, label="sample size")
 # %%
 def kde_by_hand(x, y, leave_out=True, shaped=True, careful=True):
     n = len(x)
-    h = n ** (-1 / 6)  # Silverman's rule for two dimensions
+    h = n ** (-1 / 6)  # the rule of Silverman (1986) for two dimensions, in standard deviations
     x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
     r = (x * y).sum() / (n - 1) if shaped else torch.tensor(0.0)
     u, v = (x + y) / torch.sqrt(2 + 2 * r), (x - y) / torch.sqrt(2 - 2 * r)  # principal axes, unit variance
@@ -257,8 +259,8 @@ assert abs(table["as above", 0.0].mean()) < abs(table["3, 4 plain logarithms", 0
 
 # %% [markdown]
 # The library's value differs in the fourth digit at most, although it adds up nothing like $n^2$ terms. It spreads the
-# points over a grid, smooths the grid with two matrix products, and reads it at the points: milliseconds instead of
-# seconds at $n = 20{,}000$. (How a grid can be that exact is told at the top of `miue_lib/kernels/kde.py`.)
+# points over a grid, smooths the grid with two matrix products, and reads it at the points. (How a grid can be that
+# exact is told at the top of `miue_lib/kernels/kde.py`.)
 #
 # What the kernel can't see is a feature finer than $h$. Gaussian data have none. The uniform channel has: its edges.
 
@@ -371,10 +373,9 @@ print(f"by hand {by_hand:.10f}, library {library.value:.10f}, truth {theory.gaus
 assert abs(by_hand - library.value) < 1e-12
 
 # %% [markdown]
-# These are equal, digit by digit, and this is what the library promises: its search visits a few dozen
-# candidates a point instead of all $n$, and finds the same neighbours as brute force, ties included. (Before comparing
-# we standardised by hand what the library standardises by itself. KSG needs that: its squares are as wide as they
-# are high.)
+# These are equal, digit by digit, and this is what the library promises: its search visits few candidates a point
+# instead of all $n$, and finds the same neighbours as brute force, ties included. (Before comparing we standardised by
+# hand what the library standardises by itself. KSG needs that: its squares are as wide as they are high.)
 #
 # What does $k$ do? A larger square averages over more neighbours, so the estimate jumps less; but it is coarser.
 
@@ -407,8 +408,8 @@ plots.show(
 )
 
 # %% [markdown]
-# For $k$ from 3 to 5 the bias is within the noise almost everywhere. The library's default is 3, its authors' choice
-# for pairs of scalars.
+# For $k$ from 3 to 5 the bias is smaller than the noise of a single sample. The library's default is 3, its authors'
+# choice for pairs of scalars.
 #
 # **Remember:** KSG is almost unbiased wherever there are two densities to compare, sharp edges or not, and pays for it
 # in noise.
@@ -471,8 +472,8 @@ with plt.rc_context(plots.STYLE):
     plt.close(figure)
 plots.show(
     figure,
-    "The bound along the training, on the mini-batch trained on and on pairs held out: both climb to the truth, and "
-    "the first jumps a lot.",
+    "The bound along the training, on the mini-batch trained on and on pairs held out: both climb towards the truth, "
+    "and the first jumps a lot.",
 )
 
 # %% [markdown]
@@ -482,7 +483,8 @@ plots.show(
 #
 # A bound from $n'$ held-out pairs can't certify more than about $\log n'$ nats (McAllester and Stratos
 # [2020](https://arxiv.org/abs/1811.04251)), and a network that has not finished learning reads too little. So look at
-# the curve: has it stopped climbing?
+# the curve: has it stopped climbing? Even then the value is only as good as the held-out pairs: two
+# thousand of them leave about ±0.02 nats here, which is the standard error that the library prints.
 #
 # **Remember:** MINE reads from below, at the price of a training; believe it when its held-out curve is flat.
 
@@ -535,7 +537,8 @@ plots.slider(frames, label="sample size")
 # Gaussian pairs are the easy case, and kernels were made for them. Here are three harder ones, all with a known truth:
 # the uniform channel; a Gaussian pair whose sides were cubed, which changes no mutual information but makes tails
 # heavy; and *clusters*, ten tight ones that both sides agree about, which is what features of ten classes look like,
-# and where $I = \log 10$. The last rows first turn each side into normal scores by rank (`scale="rank"`).
+# and where $I = \log 10$. The last rows first replace each value by the Gaussian quantile of its rank, its
+# *normal score* (`scale="rank"`).
 
 
 # %% tags=["hide-input"]
@@ -573,16 +576,18 @@ assert all(abs(trials[name, "KSG, k = 3"].mean()) < 0.06 for name in hard)
 # clusters: they read *more* than there is. From a distance ten clusters along a diagonal look like one long, thin
 # Gaussian, whose mutual information is $-\frac12 \log(1 - 0.9997^2) = 3.7$ nats, and a kernel shaped like that is too
 # long to see the gaps. The histogram doesn't mind tails, since it takes ranks anyway, and reads channels and clusters
-# at its own resolution. MINE has not finished learning the sharp ones in 300 steps. Hence a rule of thumb:
+# at its own resolution. MINE, which was trained for 300 steps only, stays below the truth in every row. Hence a rule of
+# thumb:
 #
 # | | trust it for | mind |
 # |---|---|---|
-# | KSG | a first answer to anything of low dimension | noise; a few ms for each slice of 10,000 pairs |
+# | KSG | a first answer to anything of low dimension | noise; repeated values; its standard error knows no bias |
 # | kernels | smooth data, and small values: little noise near independence | tails (take ranks), clusters |
-# | histogram | thousands of slices in a second; comparing data sets at one resolution | strong dependence |
+# | histogram | thousands of slices; comparing data sets at one resolution | strong dependence |
 # | MINE | vectors, if there are many pairs and time | its learning curve |
 #
-# Better still: use two whose faults differ. Where they agree, believe the number.
+# Better still: use two whose faults differ. That they agree is a good sign and no proof: on the clusters histogram
+# and MINE agree, and both are 0.3 too low. Change the resolution as well, and see whether the number moves.
 
 # %% [markdown]
 # ## What about 512 dimensions?
@@ -600,9 +605,14 @@ for d in dimensions:
     parts = [slice(i * d, (i + 1) * d) for i in range(3)]
     vector_errors.append([mi.mi.ksg(x[:, p], y[:, p], baseline=False).value for p in parts])
 values = torch.tensor(vector_errors)
+by_mine = []
+for d in dimensions:
+    x, y = gaussian_pairs(math.sqrt(-math.expm1(-2 / d)), n, d)
+    by_mine.append(mi.mi.mine(x, y, steps=500, baseline=False, seed=seed).value)
 with plt.rc_context(plots.STYLE):
     figure, axes = plt.subplots(figsize=(5.8, 3.2))
     axes.errorbar(dimensions, values.mean(1), yerr=values.std(1), fmt="o-", capsize=3, label="KSG, n = 2,000")
+    axes.plot(dimensions, by_mine, "s-", label="MINE, n = 2,000, one sample each")
     axes.axhline(1, color="black", linestyle="--", linewidth=1, label="truth")
     axes.set_xscale("log", base=2)
     axes.set_xticks(dimensions, dimensions)
@@ -613,7 +623,7 @@ assert values[-1].mean() < 0.5 * values[0].mean()
 plots.show(
     figure,
     "KSG of vectors that share one nat, against their dimension: right in one and two dimensions, less than half of "
-    "it in 32. Mean and standard deviation of three samples.",
+    "it in 32. Mean and standard deviation of three samples. MINE falls as well, later.",
 )
 
 # %% [markdown]
@@ -648,6 +658,12 @@ assert abs(of_these - of_all) < 4 * estimate.stderr
 assert abs(estimate.value - of_these) < 0.01
 
 # %% [markdown]
+# The line that the library prints has the value, its standard error, and in brackets the number of pairs and slices,
+# the reading for shuffled pairs (`baseline`), and the *ceiling*, the most that this instrument can read: $\log 32$ for
+# 32 bins. All are attributes of the estimate, as are the single slices (`per_slice`). Without slices the standard error
+# is over points. It never contains the bias; of that the shuffled reading tells something, as here, where it explains
+# most of the difference to the closed form.
+#
 # Two errors must be told apart here: the estimator's, which the *same slices'* closed form shows, and that of having
 # drawn these slices and not others, which the standard error is about. Now count dimensions up to 512, the width of a
 # ResNet-18's features.
@@ -753,7 +769,8 @@ plots.show(
 #
 # Is it a pity that sliced values are so small? Directions that carry little variance hide in a random slice behind
 # those that carry much. `whiten=True` scales all principal components to variance one first, and `whiten=10` keeps only
-# the first ten. That changes the quantity, so say so; but it can raise a signal far above the noise:
+# the first ten. That changes the quantity, so say so, and it can help or harm. Here the signal is in the four strongest
+# of 64 directions:
 
 # %%
 generator = torch.Generator().manual_seed(seed)
@@ -766,6 +783,9 @@ for whiten in (False, 4, True):
     print(f"whiten={whiten!s:5s} {e}")
 
 # %% [markdown]
+# Keeping only the four raises the signal tenfold; whitening all 64 dilutes it almost to the baseline. Whiten to the
+# directions that you have a reason to look at.
+#
 # **Remember:** high-dimensional mutual information is measured through slices, and a sliced value means nothing without
 # its shuffled baseline and its standard error.
 
@@ -781,7 +801,7 @@ for whiten in (False, 4, True):
 generator = torch.Generator().manual_seed(seed)
 feature, noise = torch.randn(2, 20_000, generator=generator)
 collapsed = torch.where(feature + 0.2 * noise > 0, 1.0, -1.0) + 0.01 * torch.randn(20_000, generator=generator)
-blurred = feature + 1.12 * noise
+blurred = feature + 0.69 * noise
 print(f"{'':10s}{'I':>8s}{'H(X)':>8s}{'H(Y)':>8s}{'H(X, Y)':>9s}{'I/√(H(X) H(Y))':>17s}   (nats, bins of equal width)")
 found = {}
 with warnings.catch_warnings():
@@ -794,10 +814,12 @@ with warnings.catch_warnings():
         )
 assert found["collapsed"].entropy_y < 0.5 * found["blurred"].entropy_y
 assert found["collapsed"].normalised > found["blurred"].normalised
+assert abs(found["collapsed"].mutual_information.value - found["blurred"].mutual_information.value) < 0.05
 
 # %% [markdown]
-# The collapsed feature has little entropy and spends most of it on $X$; the blurred one has a lot and wastes it. One
-# number would not have told them apart.
+# Both tell about as much of $X$. But the collapsed feature has little entropy and spends most of it on $X$; the blurred
+# one has a lot and wastes it. The information alone would not have told them apart. (These are discrete entropies, of
+# 32 bins of equal width over each side's range; they and the normalised value depend on the bins.)
 
 # %% [markdown]
 # ## What does it say about pictures?
@@ -813,7 +835,10 @@ train, test = mi.load(run.data)
 network = mi.build(run.model, train, seed=seed)
 mi.fit(network, train, epochs=1, crop=run.victim["crop"], seed=seed)
 clean = mi.features(network, train)
-print(f"{clean.shape[0]:,} pictures, {clean.shape[1]} features, 200 slices; nats")
+spectrum = torch.linalg.eigvalsh(torch.cov(clean.double().T))
+share = (spectrum[-3:].sum() / spectrum.sum()).item()
+print(f"{clean.shape[0]:,} pictures, {clean.shape[1]} features, of whose variance 3 directions hold {share:.0%}")
+print("sliced mutual information in nats, 200 slices:")
 instruments = {
     "KSG, k = 3": ("ksg", {}),
     "kernels": ("kde", {}),
@@ -865,15 +890,16 @@ plots.show(
 )
 
 # %% [markdown]
-# Look at the left panel first. All baselines are zero, all five instruments are corrected for what can be corrected,
-# and they do *not* agree: sixteen bins read less than thirty-two, wide kernels less than narrow ones, and KSG, which
-# resolves most, reads most. That is the resolution speaking; nobody is wrong. So a value of sliced mutual information
-# without its estimator and settings says little, and two papers' values are not to be compared.
+# These values are large for 64 dimensions, since a few directions hold most of the variance, and every random slice
+# sees mostly those. Look at the left panel first. All baselines are zero, all five instruments are corrected for what
+# can be corrected, and they do *not* agree: sixteen bins read less than thirty-two, wide kernels less than narrow ones,
+# and KSG, which resolves most, reads most. That is the resolution speaking; nobody is wrong. So a value of sliced
+# mutual information without its estimator and settings says little, and two papers' values are not to be compared.
 #
-# The right panel is what survives: relative to the smallest noise, all five tell the same story. Noise of ±4 or ±8
-# hardly touches these features; ±64 does. Comparisons at one resolution, on one scale, at one $n$: that is what this
-# book will use. (Error bars on the right are standard errors over slices of the ratio; each ratio uses the same slices
-# twice, which is why it is known better than the heights are.)
+# The right panel is what survives: relative to the smallest noise, the five agree to within a few per cent. From ±4 to
+# ±8 hardly anything changes; ±64 costs more than a tenth. Comparisons at one resolution, on one scale, at one $n$: that
+# is what this book will use. (Error bars on the right are standard errors over slices of the ratio; each ratio uses the
+# same slices twice, which is why it is known better than the heights are.)
 
 # %% [markdown]
 # ## What does it cost?
@@ -979,13 +1005,14 @@ assert max(abs(a - b) for a, b in zip(ours.tolist(), theirs, strict=False)) < 2e
 #
 # ```python
 # theta, phi = mi.mi.directions(200, clean.shape[1], clean.shape[1], seed=seed)
-# noisy = mi.features(network, test.with_(mi.craft("random", test, epsilon=8 / 255, seed=seed)))
+# noisy = mi.features(network, train.with_(mi.craft("random", train, epsilon=8 / 255, seed=seed)))
 # for pair in ((theta, phi), (theta, theta)):
 #     print(mi.mutual_information(clean, noisy, slices=pair))
 # ```
 #
 # It reads much more, since the same direction is compared with itself; it sees small noise well. But it is another
-# quantity: it is zero for some dependent pairs (swap two independent coordinates), and it is not what the paper
-# reports. With independent directions nothing depends on the two sides having a common basis.
+# quantity: it is zero for some dependent pairs (turn two independent Gaussian coordinates by a right angle, $Y = (X_2,
+# -X_1)$), and it is not what the paper reports. With independent directions nothing depends on the two sides having a
+# common basis.
 #
 # </details>

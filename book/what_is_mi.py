@@ -313,7 +313,8 @@ plots.show(
 # $$I(Z; Z') \le I(Z; Y) + I(Z; Z' \mid Y).$$
 #
 # What clean and poisoned features share is at most what clean features know of the label, plus what is shared *within*
-# a class. A bound by the spread of features within each class, such as the paper's, is about the second term.
+# a class. A bound by the spread of features within each class, such as the paper's Theorem 5.1, is about the
+# second term.
 #
 # **Remember:** information adds up by the chain rule, source after source, each given those before it.
 
@@ -523,10 +524,10 @@ plots.show(
 # %% [markdown]
 # ## What is it for Gaussians?
 #
-# For Gaussians nearly everything can be written down. With variance $\sigma^2$,
-# $-\log p(x) = \frac12 \log(2\pi\sigma^2) + x^2 / 2\sigma^2$, whose mean is $h = \frac12 \log(2\pi e\, \sigma^2)$; in
-# $d$ dimensions, by a change to independent coordinates, $h = \frac12 \log\det(2\pi e\, \Sigma)$. The three entropies
-# of a pair $(X, Y)$ give, as the $2\pi e$ cancel,
+# For Gaussians nearly everything can be written down. With variance $\sigma^2$, $-\log p(x) = \frac12
+# \log(2\pi\sigma^2) + x^2 / 2\sigma^2$, whose mean is $h = \frac12 \log(2\pi e\, \sigma^2)$; in $d$ dimensions, by a
+# change to independent coordinates, $h = \frac12 \log\det(2\pi e\, \Sigma)$. The three entropies of a pair $(X, Y)$
+# give, as the $2\pi e$ cancel,
 #
 # $$I(X; Y) = \tfrac12 \log \frac{\det\Sigma_x \det\Sigma_y}{\det\Sigma}, \qquad
 # \text{for two numbers with correlation } \rho: \quad I(X; Y) = -\tfrac12 \log(1 - \rho^2).$$
@@ -639,11 +640,11 @@ assert truth > gaussian
 # $$I(X; X') \ge I(X; X'_\Delta) = H(X'_\Delta) - \underbrace{H(X'_\Delta \mid X)}_{=\,0} = H(X'_\Delta),$$
 #
 # and if $X'$ has a density, the right-hand side goes to infinity as $\Delta$ goes to zero, as we saw. *A continuous
-# variable and a function of it that has a density share infinitely much information*, however wild the function. To
-# get a finite number, somebody must take away the endless digits. (If the noise depends on the label too, at most
-# $H(Y)$ nats are left given $X$, and nothing below changes.) Say we see $X'$ through noise:
-# $I(X; X' + \sigma N)$ with a standard Gaussian $N$ independent of the rest. Given $X$, only the noise is left, so this
-# is $h(X' + \sigma N) - h(\sigma N)$: it is finite, and we can compute it.
+# variable and a function of it that has a density share infinitely much information*, however wild the function. To get
+# a finite number, somebody must take away the endless digits. (If the noise depends on the label too, at most $H(Y)$
+# nats are left given $X$, and nothing below changes.) Say we see $X'$ through noise: $I(X; X' + \sigma N)$ with a
+# standard Gaussian $N$ independent of the rest. Given $X$, only the noise is left, so this is $h(X' + \sigma N) -
+# h(\sigma N)$: it is finite, and we can compute it.
 
 
 # %%
@@ -746,7 +747,8 @@ plots.show(
 #
 # Now read "the mutual information of clean and poisoned features", $I(g(X); g(X'))$, with this in mind.
 #
-# - $I(X; X')$, and $I(X; g(X'))$ for a feature with a density, are infinite.
+# - $I(X; X')$, and $I(X; g(X'))$ for a feature with a density, are infinite. (A stored picture has 256 levels a pixel,
+#   so strictly at most $d \log 256$ nats for $d$ pixels, thousands; that counts the digits of pixels and helps nobody.)
 # - $I(g(X); g(X'))$ need not be: a network forgets, so $g(X')$ is not a function of $g(X)$, and there *may* be a finite
 #   true value. But a data set cannot show it by itself. In a finite set hardly two feature vectors are equal; each
 #   $g(x)$ points to its own $g(x')$, and taken at its word the table of $N$ such pairs has $\log N$ nats: 10.8 for
@@ -755,8 +757,8 @@ plots.show(
 #   to neighbours, the smoothness of a fitted network, and always the number of samples. Compare two numbers only if
 #   these are the same, and the features on the same scale.
 #
-# **Remember:** a deterministic, continuous map has infinite mutual information. Ask of every finite number: at which
-# resolution?
+# **Remember:** a function of $X$ whose values have a density shares infinitely much with $X$. Ask of every finite
+# number: at which resolution?
 
 # %% [markdown]
 # ## Does much information mean high accuracy?
@@ -919,7 +921,8 @@ plots.show(
 #   way.
 # - Invertible maps of either side change nothing. Shrunken features carry what they carried.
 # - For Gaussians $-\frac12 \log(1 - \rho^2)$; and the Gaussian has the largest entropy at a given covariance.
-# - A continuous function of $X$ shares infinitely much with $X$. A finite number has a resolution: ask for it.
+# - A function of $X$ whose values have a density shares infinitely much with $X$. A finite number has a resolution:
+#   ask for it.
 # - High information is not high accuracy, nor the reverse.
 #
 # ## Exercises
@@ -958,15 +961,14 @@ plots.show(
 # <details><summary>Solution</summary>
 #
 # Given $X' = x'$, the clean pixel lies in $[x' - \varepsilon, x' + \varepsilon]$, and a variable on an interval of
-# width $2\varepsilon$ has at most the entropy of the uniform one, $\log 2\varepsilon$. So
-# $I(X; X') = h(X) - h(X \mid X') \ge 0 - \log 2\varepsilon$. If $1/(2\varepsilon)$ is a whole number, rounding $X$ to
-# the middle of its cell of width $2\varepsilon$ stays within the budget and reaches the bound. For $8/255$ the bound is
-# $\log(255/16) = 2.769$ nats, and independent uniform noise leaves `theory.uniform_channel_mi(8 / 255)` $= 2.800$.
-# For a picture of $d$ pixels the same argument gives
-# $I(X; X') \ge h(X) + d \log \frac{1}{2\varepsilon}$. For independent uniform pixels that is thousands of nats. (Real
-# pictures have a much smaller $h(X)$, and the bound may say nothing about them.) So a small budget cannot erase the
-# picture, and random noise is already about as destructive as the budget allows. If unlearnable noise lowers a mutual
-# information, it must be one that a *network* decides on: that of its features.
+# width $2\varepsilon$ has at most the entropy of the uniform one, $\log 2\varepsilon$. So $I(X; X') = h(X) - h(X \mid
+# X') \ge 0 - \log 2\varepsilon$. If $1/(2\varepsilon)$ is a whole number, rounding $X$ to the middle of its cell of
+# width $2\varepsilon$ stays within the budget and reaches the bound. For $8/255$ the bound is $\log(255/16) = 2.769$
+# nats, and independent uniform noise leaves `theory.uniform_channel_mi(8 / 255)` $= 2.800$. For a picture of $d$ pixels
+# the same argument gives $I(X; X') \ge h(X) + d \log \frac{1}{2\varepsilon}$. For independent uniform pixels that is
+# thousands of nats. (Real pictures have a much smaller $h(X)$, and the bound may say nothing about them.) So a small
+# budget cannot erase the picture, and random noise is already about as destructive as the budget allows. If unlearnable
+# noise lowers a mutual information, it must be one that a *network* decides on: that of its features.
 #
 # </details>
 #

@@ -95,6 +95,12 @@ def test_ksg_of_vectors():
         assert abs(estimate.value - truth) <= 3 / math.sqrt(4000) + allowed, estimate
 
 
+def test_kde_says_when_vectors_are_too_thinly_spread():
+    x = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="kde finds .* of the points alone in 16 dimensions"):
+        quiet(x, x + x.flip(0), estimator="kde")
+
+
 def test_ksg_takes_atoms_for_what_they_are():
     # A fair die seen through a channel that replaces it by another throw with probability ½
     generator = torch.Generator().manual_seed(0)

@@ -30,6 +30,7 @@ min(mean −log S_x, mean −log S_y) + log(n − 1) − ½ log(1 − r²), its 
 from __future__ import annotations
 
 import math
+import warnings
 from functools import partial
 from typing import Any, Unpack
 
@@ -44,6 +45,7 @@ from .sliced import Common, Measure, measure
 _LEAST_SUM = 0.1
 _REACH = 6.0  # standard deviations on each side that the grid covers
 _MOST_POINTS = 2048  # of the grid, an axis
+_MANY_ALONE = 0.05  # share of isolated points beyond which vectors are too thinly spread
 _LEAST_GAP = 1e-12  # of 1 − |r|
 
 
@@ -89,6 +91,12 @@ def readings(x: Tensor, y: Tensor, *, grid: int, bandwidth: float) -> Readings:
         for log, part, volume in zip(logs, white, log_volumes, strict=True)
     )
     terms = both - of_x - of_y
+    if x.ndim == 3 and float(isolated[0].max()) > _MANY_ALONE:
+        warnings.warn(
+            f"kde finds {float(isolated[0].max()):.0%} of the points alone in {dimensions} dimensions: what it reads "
+            "there is its own floor, not the data; use slices",
+            stacklevel=4,
+        )
     constant = math.log(n - 1) - log_volumes[0] + log_volumes[1] + log_volumes[2]
     return Readings(
         value=terms.mean(1),
