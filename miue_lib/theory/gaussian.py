@@ -1,20 +1,15 @@
-"""Mutual information in closed form: what estimators are tested against, and what the chapters compute by hand.
-
-Every result is in nats and float64, on the device of its argument: a tensor of the argument's shape where a function
-works element by element, else a scalar tensor, unless its docstring says otherwise. Numbers may be given instead of
-tensors. Whatever cannot be used raises a `ValueError` that names the argument.
-"""
+"""Mutual information in closed form: what estimators are tested against, and what the chapters compute by hand."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._errors import bad, check_count
+from .._errors import bad, check_count
+from ._checks import covariance_and_factor, directions, elements, log_det_of
 
 
 def gaussian_entropy(covariance: float | Tensor) -> Tensor:
@@ -22,8 +17,8 @@ def gaussian_entropy(covariance: float | Tensor) -> Tensor:
 
     covariance: Σ, `(d, d)`, symmetric and positive definite; or a number, the variance of one variable.
     """
-    _, factor = _covariance(covariance)
-    return 0.5 * (len(factor) * math.log(2 * math.pi * math.e) + _log_det(factor))
+    _, factor = covariance_and_factor(covariance)
+    return 0.5 * (len(factor) * math.log(2 * math.pi * math.e) + log_det_of(factor))
 
 
 def gaussian_mi(correlation: float | Tensor) -> Tensor:
@@ -31,7 +26,7 @@ def gaussian_mi(correlation: float | Tensor) -> Tensor:
 
     correlation: ρ in (−1, 1), element by element.
     """
-    rho = _elements("correlation", correlation, "values in (-1, 1)", lambda r: r.abs() < 1)
+    rho = elements("correlation", correlation, "values in (-1, 1)", lambda r: r.abs() < 1)
     return 0 - 0.5 * (torch.log1p(-rho) + torch.log1p(rho))  # 1 − ρ² loses digits near |ρ| = 1; and no −0 at 0
 
 
@@ -41,11 +36,11 @@ def gaussian_vector_mi(covariance: Tensor, dx: int) -> Tensor:
     covariance: Σ of (X, Y), `(dx + dy, dx + dy)`, symmetric and positive definite; dx: how many coordinates, the
     first ones, are X's.
     """
-    sigma, joint = _covariance(covariance)
+    sigma, joint = covariance_and_factor(covariance)
     if check_count("dx", dx) >= len(sigma):
         raise bad("dx", dx, f"a whole number from 1 to {len(sigma) - 1}, with coordinates left for Y")
     x, y = torch.linalg.cholesky(sigma[:dx, :dx]), torch.linalg.cholesky(sigma[dx:, dx:])
-    return 0.5 * (_log_det(x) + _log_det(y) - _log_det(joint))
+    return 0.5 * (log_det_of(x) + log_det_of(y) - log_det_of(joint))
 
 
 def gaussian_channel_mi(snr: float | Tensor) -> Tensor:
@@ -53,7 +48,7 @@ def gaussian_channel_mi(snr: float | Tensor) -> Tensor:
 
     snr: variance of the signal over variance of the noise, finite and ≥ 0, element by element.
     """
-    ratio = _elements("snr", snr, "finite values >= 0", lambda s: (s >= 0) & s.isfinite())
+    ratio = elements("snr", snr, "finite values >= 0", lambda s: (s >= 0) & s.isfinite())
     return 0.5 * torch.log1p(ratio)
 
 
@@ -65,7 +60,7 @@ def uniform_channel_mi(epsilon: float | Tensor) -> Tensor:
 
     epsilon: ε, finite and > 0, element by element.
     """
-    e = _elements("epsilon", epsilon, "finite values > 0", lambda e: (e > 0) & e.isfinite())
+    e = elements("epsilon", epsilon, "finite values > 0", lambda e: (e > 0) & e.isfinite())
     return torch.where(e <= 0.5, e - torch.log(2 * e), 0.25 / e)
 
 
@@ -84,7 +79,7 @@ def sliced_gaussian_mi(dimension: int, correlation: float) -> Tensor:
     dimension: d ≥ 1; correlation: ρ in (−1, 1), one number.
     """
     dimension = check_count("dimension", dimension)
-    rho = _elements("correlation", correlation, "one value in (-1, 1)", lambda r: r.abs() < 1)
+    rho = elements("correlation", correlation, "one value in (-1, 1)", lambda r: r.abs() < 1)
     if rho.ndim:
         raise bad("correlation", f"shape {tuple(rho.shape)}", "one value in (-1, 1)")
     if dimension == 1:  # u is 1 or −1
@@ -105,67 +100,14 @@ def gaussian_slices_mi(theta: Tensor, phi: Tensor, covariance: Tensor) -> Tensor
     theta: `(m, dx)`, phi: `(m, dy)`, one direction a row, of any length but 0; covariance: Σ of (X, Y),
     `(dx + dy, dx + dy)`, symmetric and positive definite.
     """
-    theta, phi = _directions("theta", theta), _directions("phi", phi)
+    theta, phi = directions("theta", theta), directions("phi", phi)
     if len(phi) != len(theta):
         raise bad("phi", f"shape {tuple(phi.shape)}", f"as many rows as theta: {len(theta)}")
     dx, d = theta.shape[1], theta.shape[1] + phi.shape[1]
-    sigma, _ = _covariance(covariance)
+    sigma, _ = covariance_and_factor(covariance)
     if len(sigma) != d:
         raise bad("covariance", f"shape {tuple(sigma.shape)}", f"({d}, {d}), the columns of theta and phi together")
     along_x = ((theta @ sigma[:dx, :dx]) * theta).sum(1)
     along_y = ((phi @ sigma[dx:, dx:]) * phi).sum(1)
     both = ((theta @ sigma[:dx, dx:]) * phi).sum(1)
     return 0 - 0.5 * torch.log1p(-(both.square() / (along_x * along_y)).clamp_max(1))
-
-
-def _float64(argument: str, value: float | Tensor, expected: str) -> Tensor:
-    try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise bad(argument, repr(value), expected) from error
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise bad(argument, tensor.dtype, expected)
-    return tensor.to(torch.float64)
-
-
-def _elements(argument: str, value: float | Tensor, expected: str, allowed: Callable[[Tensor], Tensor]) -> Tensor:
-    """`value` in float64 if all its elements are allowed, which NaN never is."""
-    numbers = _float64(argument, value, expected)
-    wrong = numbers[~allowed(numbers)]
-    if wrong.numel():
-        raise bad(argument, f"{float(wrong.flatten()[0]):.6g}", expected)
-    return numbers
-
-
-def _directions(argument: str, value: Tensor) -> Tensor:
-    directions = _float64(argument, value, "a matrix with one direction a row")
-    if directions.ndim != 2 or not directions.numel():
-        raise bad(argument, f"shape {tuple(directions.shape)}", "a matrix with one direction a row")
-    lengths = directions.norm(dim=1)
-    if not (lengths.isfinite() & (lengths > 0)).all():
-        raise bad(argument, "a row that is zero or not finite", "rows that point somewhere")
-    return directions
-
-
-def _covariance(value: float | Tensor) -> tuple[Tensor, Tensor]:
-    """A covariance matrix in float64 (of a number, 1 × 1), and its lower Cholesky factor."""
-    sigma = _float64("covariance", value, "a covariance matrix (d, d)")
-    sigma = sigma.reshape(1, 1) if sigma.ndim == 0 else sigma
-    if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1] or not len(sigma):
-        raise bad("covariance", f"shape {tuple(sigma.shape)}", "a square matrix (d, d)")
-    if not sigma.isfinite().all():
-        raise bad("covariance", "NaN or infinite entries", "finite numbers")
-    # A covariance computed in float32 may differ from its transpose in the last digits.
-    if not torch.allclose(sigma, sigma.T, rtol=0, atol=1e-5 * float(sigma.abs().max())):
-        raise bad("covariance", "a matrix that differs from its transpose", "a symmetric matrix")
-    sigma = (sigma + sigma.T) / 2
-    factor, failed = torch.linalg.cholesky_ex(sigma)
-    if failed:
-        least = float(torch.linalg.eigvalsh(sigma)[0])
-        raise bad("covariance", f"a matrix whose least eigenvalue is {least:.3g}", "a positive definite matrix")
-    return sigma, factor
-
-
-def _log_det(factor: Tensor) -> Tensor:
-    logs: Tensor = factor.diagonal().log()
-    return 2 * logs.sum()
