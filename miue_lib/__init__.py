@@ -8,6 +8,7 @@ victim = mi.build("small_resnet", train, seed=1)
 mi.fit(victim, train.with_(noise), test=test, seed=1)
 """
 
+from .cache import Cache
 from .data import ImageSet, load
 from .kernels.crop_flip import View
 from .kernels.similarity import similarity_loss
@@ -23,6 +24,7 @@ __all__ = [
     "METHODS",
     "MODELS",
     "PROFILES",
+    "Cache",
     "Classifier",
     "Estimate",
     "History",

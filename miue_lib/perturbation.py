@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ._errors import bad, check_number
+from ._files import write_whole
 from .data import ImageSet
 
 _FORMAT = "miue_lib.perturbation/1"
@@ -97,7 +97,7 @@ class Perturbation:
         return f"Perturbation({self.method!r}, {n:,} × {c}×{h}×{w}, ε = {255 * self.epsilon:g}/255)"
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, beside `path` first and then renamed: no half-written file ever has its name."""
+        """Write a safetensors file, whole or not at all."""
         path = Path(path)
         if not path.parent.is_dir() or path.is_dir():
             raise bad("path", repr(str(path)), "a file in a folder that exists")
@@ -110,15 +110,7 @@ class Perturbation:
         }
         stored = self.levels.cpu().to(torch.int8 if self._largest < 128 else torch.int16).contiguous()
         packed = save({"levels": stored}, metadata={"format": _FORMAT, "about": json.dumps(about, default=float)})
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(beside, "wb") as file:
-                file.write(packed)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(path, packed)
 
     @classmethod
     def load(cls, path: str | Path) -> Perturbation:
