@@ -267,6 +267,11 @@ def test_lines_printed_one_by_one_are_one_block() -> None:
     def stream(text: str, name: str = "stdout") -> nbformat.NotebookNode:
         return nbformat.v4.new_output("stream", name=name, text=text)
 
-    picture = nbformat.v4.new_output("display_data", data={"image/png": ""})
-    outputs = render.joined([stream("a\n"), stream("b\n"), stream("!", "stderr"), picture, stream("c\n")])
-    assert [output.get("text") for output in outputs] == ["a\nb\n", "!", None, "c\n"]
+    picture = nbformat.v4.new_output(
+        "display_data", data={"image/png": ""}, metadata={"image/png": {"alt": "What it shows"}}
+    )
+    printed = [stream("a\n"), stream("b\n"), stream("!", "stderr"), picture, stream("c\n")]
+    cell = nbformat.v4.new_code_cell("work()", outputs=printed)
+    parameters = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
+    render.dress(nbformat.v4.new_notebook(cells=[parameters, cell]), "small")
+    assert [output.get("text") for output in cell.outputs] == ["a\nb\n", "!", None, "c\n"]

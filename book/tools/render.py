@@ -51,6 +51,8 @@ def dress(notebook: nbformat.NotebookNode, name: str) -> None:
     """Adapts an executed chapter to the page; what Colab needs otherwise stays in the source."""
     defaults = parameters_of(notebook, name)
     for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
         if has(cell, "badge"):  # a page that asks another host for a picture would not be complete without a network
             cell.source = cell.source.replace(BADGE, "images/open-in-colab.svg")
         if has(cell, "injected-parameters") and notebook.metadata.book["parameters"] == defaults:
