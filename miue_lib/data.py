@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._errors import bad, check_choice
+from ._errors import bad, check_choice, check_count
 from .download import fetch
 from .folder import read_tree
 
@@ -91,6 +91,15 @@ class ImageSet:
             chosen = torch.as_tensor(index, device=self.device)
             chosen = chosen if len(chosen) else chosen.long()  # an empty list would become a tensor of floats
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+    def balanced(self, n: int) -> ImageSet:
+        """The first ⌊n/K⌋ pictures of each of the K classes, in their order. Raises `ValueError` if one has fewer."""
+        each = check_count("n", n) // len(self.classes)
+        counts = torch.bincount(self.labels, minlength=len(self.classes))
+        if not 1 <= each <= int(counts.min()):
+            raise bad("n", n, f"from 1 to {int(counts.min())} pictures for each of {len(self.classes)} classes")
+        one_hot = self.labels[:, None] == torch.arange(len(self.classes), device=self.device)
+        return self.subset((one_hot & (one_hot.cumsum(0) <= each)).any(1).nonzero()[:, 0])
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same set on `device`."""

@@ -15,13 +15,15 @@ class Profile:
     """A size at which the chapters run.
 
     data: for `load`. model: for `build`; victims and surrogates alike. victim: settings for `fit`. seeds: how many
-    victims. noise: method → settings for `craft`.
+    victims. noise: method → settings for `craft`. few: training pictures, for `ImageSet.balanced`, of the chapters that
+    measure what was crafted rather than craft.
     """
 
     name: str
     data: str
     model: str
     seeds: int
+    few: int
     victim: Mapping[str, Any]
     noise: Mapping[str, Mapping[str, Any]]
 
@@ -38,6 +40,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             data="fashion-mnist-mini",
             model="small_resnet",
             seeds=3,
+            few=4000,
             victim=_frozen(epochs=12, learning_rate=0.2, weight_decay=1e-4, schedule="cosine", crop=2),
             noise=_frozen(
                 random=_frozen(),
@@ -72,6 +75,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             data="cifar10",
             model="resnet18",
             seeds=3,
+            few=50_000,
             victim=_frozen(epochs=100, schedule="cosine", weight_decay=1e-4, crop=4),
             noise=_frozen(random=_frozen(), em=_frozen(), miue=_frozen()),
         ),

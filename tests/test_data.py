@@ -115,3 +115,14 @@ def test_noise_of_another_shape_is_not_spread_over_the_pictures(tiny: mi.ImageSe
 
 def test_an_empty_choice_is_an_empty_set(tiny: mi.ImageSet) -> None:
     assert len(tiny.subset([])) == 0
+
+
+def test_balanced_takes_the_first_of_each_class(tiny):
+    shuffled = tiny.subset(torch.randperm(96, generator=torch.Generator().manual_seed(0)))
+    few = shuffled.balanced(48)
+    assert torch.bincount(few.labels).tolist() == [16, 16, 16]
+    places = [(shuffled.labels == c).nonzero()[:16, 0] for c in range(3)]
+    assert torch.equal(few.images, shuffled.images[torch.cat(places).sort().values])
+    for n in (2, 54, 0):
+        with pytest.raises(ValueError, match="n: got "):
+            shuffled.balanced(n)
