@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Measuring it
 #
-# The last chapter ended with a warning: every finite number for the mutual information of continuous variables has a
+# The last chapter warned: every finite number for the mutual information of continuous variables has a
 # resolution built in. This chapter builds the instruments. Given $n$ pairs $(x_i, y_i)$ and nothing else, how large is
 # $I(X; Y)$? Four estimators answer: counting in boxes, smoothing with kernels, asking for nearest neighbours, and
 # training a network. Afterwards you can
@@ -65,10 +65,10 @@ seed = 0
 #
 # One sample says little about an estimator, since its error has two parts:
 #
-# $$\hat I - I = \underbrace{\mathbb{E}\hat I - I}_{\text{bias}} + \underbrace{\hat I - \mathbb{E}\hat I}_{\text{noise,
-# of variance } \operatorname{Var} \hat I}.$$
+# $$\hat I - I = \underbrace{\mathbb{E}\hat I - I}_{\text{bias}} +
+# \underbrace{\hat I - \mathbb{E}\hat I}_{\text{noise, of variance } \operatorname{Var} \hat I}.$$
 #
-# Noise shrinks if you average over samples; bias stays. So every number below comes from several independent samples:
+# Noise shrinks if you average over samples; bias stays. So the error plots below take several independent samples each:
 # the mean error shows the bias, the standard deviation the noise.
 
 # %%
@@ -96,7 +96,7 @@ def gaussian_pairs(rho, n, repeats):
 
 
 def repeated(estimator, x, y, **settings):
-    """One estimate for each column. Slices along the coordinate axes are the columns: all run as one batch."""
+    """One estimate for each column: each column is treated as its own pair, all in one batch."""
     axes = torch.eye(x.shape[1])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*can't read more than")  # the figures show where that is
@@ -121,7 +121,10 @@ print(f"uniform channel, ε = 0.1: I = {theory.uniform_channel_mi(0.1):.4f} nats
 # %%
 def histogram_by_hand(x, y, bins):
     n = len(x)
-    bin_of = lambda values: values.argsort().argsort() * bins // n  # noqa: E731
+
+    def bin_of(values):
+        return values.argsort().argsort() * bins // n
+
     table = torch.zeros(bins, bins, dtype=torch.float64)
     table.index_put_((bin_of(x), bin_of(y)), torch.tensor(1 / n, dtype=torch.float64), accumulate=True)
     product = table.sum(1, keepdim=True) * table.sum(0, keepdim=True)
@@ -137,14 +140,14 @@ assert abs(by_hand - library.value) < 1e-12
 # %% [markdown]
 # (`mi` is the library, `mi.mi` its part for mutual information; each estimator is a function there.) It agrees, and it
 # is far too large. Why? Even where $X$ and $Y$ are independent the boxes are not filled evenly, and the table takes
-# every accident for dependence. A table with $K$ occupied cells has an entropy that is too small by about $(K - 1)/2n$
-# (Miller 1955), so the plug-in estimate of independent variables is too large by
+# every accident for dependence. If $K$ cells of a table have a probability above zero, its entropy is read too small by
+# about $(K - 1)/2n$ (Miller 1955), so the plug-in estimate of independent variables is too large by
 #
 # $$\frac{(B^2 - 1) - 2(B - 1)}{2n} = \frac{(B - 1)^2}{2n}.$$
 #
-# Adding the missing $(K - 1)/2n$ to each entropy is the *Miller–Madow correction*. Too few bins have the opposite
-# fault: what happens inside a box is lost, and no table of $B$ bins a side holds more than $\log B$ nats. Move the
-# slider through the sample sizes.
+# Adding the missing $(K - 1)/2n$ to each entropy is the *Miller–Madow correction*; a sample doesn't tell $K$, so it
+# takes the number of occupied cells. Too few bins have the opposite fault: what happens inside a box is lost, and no
+# table of $B$ bins a side holds more than $\log B$ nats. Move the slider through the sample sizes.
 
 # %% tags=["hide-input"]
 all_bins, rhos, repeats = (4, 8, 16, 32, 64, 128), (0.0, 0.6, 0.9, 0.99), 10
@@ -187,12 +190,13 @@ plots.slider(frames, label="sample size")
 
 # %% [markdown]
 # On the right of each panel the boxes are too many for the sample. There the correction helps, and where hardly any
-# box holds two pairs it is overwhelmed as well. On the left they are too coarse for strong dependence: at $\rho = 0.99$
-# four bins read more than half a nat too little, and no sample size mends that. 32 bins are a compromise for
-# tens of thousands of pairs and weak or moderate dependence.
+# box holds two pairs it is overwhelmed as well. (At $n = 500$ most points of 64 and 128 bins lie above the frame, and
+# at $n = 2{,}000$ most of those of 128 bins: errors of up to 3.5 nats.) On the left they are too coarse for strong
+# dependence: at $\rho = 0.99$ four bins read almost a nat too little, and no sample size mends that. 32 bins are a
+# compromise for tens of thousands of pairs and weak or moderate dependence.
 #
-# **Remember:** a histogram has a bias of $(B-1)^2/2n$ upwards, which can be removed, and one from its resolution
-# downwards, which can't.
+# **Remember:** a histogram has a bias upwards, which can be removed unless the table is sparse, and one from its
+# resolution downwards, which can't. Near independence the first is about $(B-1)^2/2n$.
 
 # %% [markdown]
 # ## Can we do without boxes?
@@ -245,14 +249,16 @@ variants = {
     "3, 4 plain logarithms": {"careful": False},
 }
 table = {}
-print("\nmean error ± standard deviation, nats, 10 samples of n = 1000")
+lines = ["", "mean error ± standard deviation, nats, 10 samples of n = 1000"]
+lines.append(" " * 24 + "".join(f"{f'ρ = {rho:g}':>18s}" for rho in (0.0, 0.6, 0.99)))
 for name, settings in variants.items():
     for rho in (0.0, 0.6, 0.99):
         x, y = gaussian_pairs(rho, 1000, 10)
         values = torch.tensor([kde_by_hand(x[:, i], y[:, i], **settings) for i in range(10)])
         table[name, rho] = values - theory.gaussian_mi(rho)
-    cells = (f"ρ = {rho:g}: {table[name, rho].mean():+.3f} ± {table[name, rho].std():.3f}" for rho in (0.0, 0.6, 0.99))
-    print(f"{name:25s} " + "    ".join(cells))
+    cells = (f"    {table[name, rho].mean():+.3f} ± {table[name, rho].std():.3f}" for rho in (0.0, 0.6, 0.99))
+    lines.append(f"{name:24s}" + "".join(cells))
+print("\n".join(lines))
 assert table["2 round kernels", 0.99].mean() < -0.4
 assert table["1 a point counts itself", 0.0].mean() > 0.03
 assert abs(table["as above", 0.0].mean()) < abs(table["3, 4 plain logarithms", 0.0].mean())
@@ -306,49 +312,60 @@ plots.show(
 )
 
 # %% [markdown]
-# **Remember:** kernels are nearly exact where densities are smooth on the scale of $h$, and read too little where they
-# are not.
+# **Remember:** kernels are nearly exact where densities are smooth on the scale of $h$, and can be far off, either way,
+# where they are not.
 
 # %% [markdown]
 # ## Must the resolution be the same everywhere?
 #
 # Boxes and kernels have one size. The estimator of Kraskov, Stögbauer and Grassberger
-# ([2004](https://arxiv.org/abs/cond-mat/0305641)), *KSG*, lets each point choose: draw a square around it that just
-# reaches its $k$-th nearest neighbour, of half-width $\varepsilon_i$. Where the data are dense it is small. Then count
-# the points strictly inside the square's shadow on each axis, $n_{x,i}$ and $n_{y,i}$. If $X$ and $Y$ are independent
-# the shadows hold many points besides the $k$ in the square; if one settles the other, hardly any more. With the
-# digamma function $\psi$, which is about the logarithm,
+# ([2004](https://arxiv.org/abs/cond-mat/0305641)), *KSG*, lets each point choose. Take the larger of $|\Delta x|$ and
+# $|\Delta y|$ as the distance of two points, and draw a square around each point that just reaches its $k$-th nearest
+# neighbour, of half-width $\varepsilon_i$. Where the data are dense it is small. Then count the points strictly inside
+# the square's shadow on each axis, $n_{x,i}$ and $n_{y,i}$. If $X$ and $Y$ are independent the shadows hold many points
+# besides the $k$ in the square; if one settles the other, hardly any more. With the digamma function $\psi$, which is
+# about the logarithm,
 #
 # $$\hat I = \psi(k) + \psi(n) - \frac1n \sum_i \bigl[\psi(n_{x,i} + 1) + \psi(n_{y,i} + 1)\bigr].$$
 #
 # Since one $\varepsilon_i$ serves for all three densities, most of the error of each cancels. Move the slider through
-# $k$ and watch the square of one point, and its shadows.
+# $k$ and watch the square of one point, the star, and its shadows. Points in the vertical shadow make $n_x$, those in
+# the horizontal one $n_y$; points in both are inside the square, and are counted in each. The $k$-th neighbour itself
+# lies on the square's edge, and so in one shadow only.
 
 # %% tags=["hide-input"]
 x, y = (side[:, 0] for side in gaussian_pairs(0.8, 250, 1))
 centre = int(((x - 0.4).square() + (y - 0.6).square()).argmin())
 apart_x, apart_y = (x - x[centre]).abs(), (y - y[centre]).abs()
+others = torch.arange(len(x)) != centre
 frames = {}
 for k in (1, 3, 5, 10, 20, 40):
     eps = torch.maximum(apart_x, apart_y).kthvalue(k + 1).values.item()  # the nearest is the point itself
-    in_x, in_y = apart_x < eps, apart_y < eps
+    in_x, in_y = (apart_x < eps) & others, (apart_y < eps) & others
+    counts = int(in_x.sum()), int(in_y.sum())
+    groups = {
+        "in neither shadow": (others & ~in_x & ~in_y, "#999999"),
+        "in the vertical one": (in_x & ~in_y, plots.COLOURS[0]),
+        "in the horizontal one": (in_y & ~in_x, plots.COLOURS[1]),
+        "in both": (in_x & in_y, plots.COLOURS[2]),
+    }
     with plt.rc_context(plots.STYLE):
-        figure, axes = plt.subplots(figsize=(4.8, 4.6))
+        figure, axes = plt.subplots(figsize=(6.8, 4.6))
         at_x, at_y = x[centre].item(), y[centre].item()
         axes.axvspan(at_x - eps, at_x + eps, color=plots.COLOURS[0], alpha=0.15, linewidth=0)
         axes.axhspan(at_y - eps, at_y + eps, color=plots.COLOURS[1], alpha=0.15, linewidth=0)
-        axes.plot(x, y, "o", markersize=3, color="#999999")
-        axes.plot(x[in_x], y[in_x], "o", markersize=3, color=plots.COLOURS[0])
-        axes.plot(x[in_y], y[in_y], "o", markersize=3, color=plots.COLOURS[1])
-        axes.add_patch(plt.Rectangle((at_x - eps, at_y - eps), 2 * eps, 2 * eps, fill=False, linewidth=1.5))
-        axes.plot(at_x, at_y, "k*", markersize=10)
-        axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xlabel="x", ylabel="y")
-        counts = int(in_x.sum()) - 1, int(in_y.sum()) - 1
+        for name, (group, colour) in groups.items():
+            number = str(int(group.sum())).rjust(3, "\u2007")  # a space as wide as a digit
+            axes.plot(x[group], y[group], "o", markersize=3, color=colour, label=f"{number} {name}")
+        axes.add_patch(plt.Rectangle((at_x - eps, at_y - eps), 2 * eps, 2 * eps, fill=False, linewidth=1))
+        axes.plot(at_x, at_y, "k*", markersize=4)
+        axes.set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3), aspect="equal", xlabel="x", ylabel="y")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
         axes.set_title(f"k = {k}: ε = {eps:.2f}, $n_x$ = {counts[0]}, $n_y$ = {counts[1]}", fontsize=10)
         plt.close(figure)
     frames[
         f"A square around one point that reaches its neighbour number {k}; {counts[0]} other points in its vertical "
-        f"shadow and {counts[1]} in its horizontal one"
+        f"shadow and {counts[1]} in its horizontal one, of which {int((in_x & in_y).sum())} in both"
     ] = figure
 plots.slider(frames, label="k")
 
@@ -362,7 +379,10 @@ def ksg_by_hand(x, y, k):
     n = len(x)
     apart_x, apart_y = (x[:, None] - x[None, :]).abs(), (y[:, None] - y[None, :]).abs()
     eps = torch.maximum(apart_x, apart_y).fill_diagonal_(torch.inf).kthvalue(k, dim=1, keepdim=True).values
-    psi = lambda count: torch.digamma(torch.as_tensor(count, dtype=torch.float64))  # noqa: E731
+
+    def psi(count):
+        return torch.digamma(torch.as_tensor(count, dtype=torch.float64))
+
     return (psi(k) + psi(n) - (psi((apart_x < eps).sum(1)) + psi((apart_y < eps).sum(1))).mean()).item()
 
 
@@ -411,8 +431,8 @@ plots.show(
 # For $k$ from 3 to 5 the bias is smaller than the noise of a single sample. The library's default is 3, its authors'
 # choice for pairs of scalars.
 #
-# **Remember:** KSG is almost unbiased wherever there are two densities to compare, sharp edges or not, and pays for it
-# in noise.
+# **Remember:** for pairs of numbers with a joint density, sharp edges or not, KSG is almost unbiased if $k$ is small
+# and $n$ large, and pays for it in noise.
 
 # %% [markdown]
 # ## Can a network do it?
@@ -484,9 +504,12 @@ plots.show(
 # A bound from $n'$ held-out pairs can't certify more than about $\log n'$ nats (McAllester and Stratos
 # [2020](https://arxiv.org/abs/1811.04251)), and a network that has not finished learning reads too little. So look at
 # the curve: has it stopped climbing? Even then the value is only as good as the held-out pairs: two
-# thousand of them leave about ±0.02 nats here, which is the standard error that the library prints.
+# thousand of them leave about ±0.02 nats here, which is the standard error that the library prints. What lies below the
+# truth is the bound, not its reading: that has this noise, and the logarithm of a sample mean is a little too small on
+# average, which makes the reading a little too large.
 #
-# **Remember:** MINE reads from below, at the price of a training; believe it when its held-out curve is flat.
+# **Remember:** MINE estimates a lower bound, at the price of a training, and sampling noise can lift its reading above
+# the truth. Believe it when its held-out curve is flat.
 
 # %% [markdown]
 # ## Which one should I trust?
@@ -558,14 +581,15 @@ hard = {
     "cubed, by rank": ((x**3, y**3), theory.gaussian_mi(0.9).item(), {"scale": "rank"}),
     "clusters, by rank": (clusters(n, repeats), math.log(10), {"scale": "rank"}),
 }
-print(f"error ± standard deviation over {repeats} samples of n = {n:,}, in nats")
-print(f"{'':20s}{'truth':>8s}" + "".join(f"{name:>22s}" for name in settings))
+lines = [f"error ± standard deviation over {repeats} samples of n = {n:,}, in nats"]
+lines.append(f"{'':17s}{'truth':>6s}" + "".join(f"{name:>19s}" for name in settings))
 trials = {}
 for name, (pairs, truth, options) in hard.items():
     for label, (estimator, own) in settings.items():
         trials[name, label] = repeated(estimator, *pairs, **own, **options) - truth
-    cells = (f"{trials[name, label].mean():+13.3f} ± {trials[name, label].std():.3f} " for label in settings)
-    print(f"{name:20s}{truth:8.3f}" + "".join(cells))
+    cells = (f"{trials[name, label].mean():+11.3f} ± {trials[name, label].std():.3f}" for label in settings)
+    lines.append(f"{name:17s}{truth:6.3f}" + "".join(cells))
+print("\n".join(lines))
 assert trials["cubed Gaussians", "kernels"].mean() < -0.05, "one bandwidth cannot serve a peak and a tail"
 assert abs(trials["cubed, by rank", "kernels"].mean()) < 0.02, "ranks mend that"
 assert trials["ten clusters", "kernels"].mean() > 0.5, "a kernel that is too long sees one long Gaussian"
@@ -584,7 +608,7 @@ assert all(abs(trials[name, "KSG, k = 3"].mean()) < 0.06 for name in hard)
 # | KSG | a first answer to anything of low dimension | noise; repeated values; its standard error knows no bias |
 # | kernels | smooth data, and small values: little noise near independence | tails (take ranks), clusters |
 # | histogram | thousands of slices; comparing data sets at one resolution | strong dependence |
-# | MINE | vectors, if there are many pairs and time | its learning curve |
+# | MINE | vectors, if there are many pairs for each dimension, and time | overfitting: its held-out curve falls again |
 #
 # Better still: use two whose faults differ. That they agree is a good sign and no proof: on the clusters histogram
 # and MINE agree, and both are 0.3 too low. Change the resolution as well, and see whether the number moves.
@@ -616,28 +640,33 @@ with plt.rc_context(plots.STYLE):
     axes.axhline(1, color="black", linestyle="--", linewidth=1, label="truth")
     axes.set_xscale("log", base=2)
     axes.set_xticks(dimensions, dimensions)
-    axes.set(xlabel="dimensions a side", ylabel="estimate (nats)", ylim=(0, 1.15))
+    axes.set(xlabel="dimensions a side", ylabel="estimate (nats)", ylim=(-0.35, 1.15))
     axes.legend(loc="lower left")
     plt.close(figure)
 assert values[-1].mean() < 0.5 * values[0].mean()
 plots.show(
     figure,
     "KSG of vectors that share one nat, against their dimension: right in one and two dimensions, less than half of "
-    "it in 32. Mean and standard deviation of three samples. MINE falls as well, later.",
+    "it in 32. Mean and standard deviation of three samples. MINE falls as well, later, and lies below zero in 32.",
 )
 
 # %% [markdown]
+# In 32 dimensions MINE overfits: two thousand pairs are soon learnt by heart, and its bound on the held-out ones is
+# negative.
+#
 # So look at vectors through slits. Draw a random direction $\theta$ for $X$ and, independently, $\varphi$ for $Y$, both
 # of length one; estimate the mutual information of the two *numbers* $\theta^\top X$ and $\varphi^\top Y$; repeat, and
-# take the mean. This is *sliced mutual information* (Goldfeld and Greenewald [2021](https://arxiv.org/abs/2110.05279)):
+# take the mean. This is *sliced mutual information*, sliced MI in figures (Goldfeld and Greenewald
+# [2021](https://arxiv.org/abs/2110.05279)):
 #
 # $$SI(X; Y) = \mathbb{E}_{\theta, \varphi}\, I(\theta^\top X;\; \varphi^\top Y).$$
 #
 # It is zero exactly if $X$ and $Y$ are independent, by data processing it is never more than $I(X; Y)$, and each slice
-# is a problem that we can solve. It is what the paper measures. It is also *another quantity*: it changes under maps
-# that mix coordinates, and it is small. For $X \sim N(0, I_d)$, and $Y$ of the same kind whose coordinates have
-# correlation $\rho$ with those of $X$, a slice is a Gaussian pair with correlation $\rho\, \theta^\top \varphi$. Two
-# random directions in $d$ dimensions are nearly orthogonal: $\theta^\top\varphi$ is of size $1/\sqrt d$, so that
+# is a problem that we can solve. It is what the paper measures. It is also *another quantity*: rotations of either side
+# leave it alone, but other invertible maps, such as stretching one coordinate, change it. And it is small. For $X \sim
+# N(0, I_d)$, and $Y$ of the same kind whose coordinates have correlation $\rho$ with those of $X$, a slice is a
+# Gaussian pair with correlation $\rho\, \theta^\top \varphi$. Two random directions in $d$ dimensions are nearly
+# orthogonal: $\theta^\top\varphi$ is of size $1/\sqrt d$, so that
 #
 # $$SI = \frac12 \sum_{m \ge 1} \frac{\rho^{2m}}{m} \frac{(1/2)_m}{(d/2)_m} \approx \frac{\rho^2}{2d},$$
 #
@@ -691,15 +720,15 @@ plots.show(
 )
 
 # %% [markdown]
-# In 512 dimensions the truth is 0.0008 nats, a tenth of what a plug-in histogram of 50,000 pairs reads for
+# In 512 dimensions the truth is 0.0008 nats, a twelfth of what a plug-in histogram of 50,000 pairs reads for
 # independent data. It drowns. What floats?
 
 # %% [markdown]
 # ## How do I know that a small number is not nothing?
 #
 # Shuffle. Permute the rows of $Y$: the marginals stay, all dependence goes, and what the estimator now reads is its
-# bias and its noise. The library does that with every estimate (`baseline`). And never clip negative slices at zero:
-# the mean of clipped noise is positive.
+# bias for independent data, and its noise. The library does that with every estimate (`baseline`). And never clip
+# negative slices at zero: the mean of clipped noise is positive.
 
 # %%
 d, n, rho, slices = 512, 20_000, 0.9, 300
@@ -715,16 +744,18 @@ contenders = {
     "kernels": ("kde", {}),
     "KSG": ("ksg", {}),
 }
-print(f"truth {truth:.5f} nats; {slices} slices, n = {n:,}, d = {d}")
+lines = [f"truth {truth:.5f} nats; {slices} slices, n = {n:,}, d = {d}"]
+lines.append(f"{'':32s}{'pairs':>18s}{'shuffled':>21s}{'clipped':>10s}{'time':>8s}")
 drowning = {}
 for name, (estimator, options) in contenders.items():
     start = time.perf_counter()
     e = mi.mutual_information(x, y, estimator=estimator, slices=slices, seed=seed, device=device, **options)
     drowning[name] = e
-    print(
-        f"{name:32s} {e.value:+.5f} ± {e.stderr:.5f}, shuffled {e.baseline:+.5f} ± {e.baseline_stderr:.5f}, "
-        f"clipped {e.per_slice.clamp_min(0).mean():.5f}, {time.perf_counter() - start:.1f} s"
+    lines.append(
+        f"{name:32s}{e.value:+.5f} ± {e.stderr:.5f}   {e.baseline:+.5f} ± {e.baseline_stderr:.5f}"
+        f"{e.per_slice.clamp_min(0).mean():10.5f}{time.perf_counter() - start:6.1f} s"
     )
+print("\n".join(lines))
 
 # %% tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
@@ -764,8 +795,9 @@ plots.show(
 # The plug-in histograms read twenty times the truth and more, for the shuffled pairs as well, and only the difference
 # of the two means anything. The corrected ones are near where they should be; with 32 bins and 20 pairs a box the
 # shuffled baseline shows what Miller and Madow left over, which is of the order of $B^4 / 12 n^2 \approx 0.0002$ nats,
-# and with 16 bins is nothing. Error bars are standard errors over slices. Note how KSG's noise, harmless in one slice,
-# asks for many of them, and what clipping its negative slices would have done.
+# and with 16 bins is nothing. Error bars are standard errors over slices. Note KSG's noise: the standard deviation of a
+# single slice is several times the truth here, so it asks for many slices. And note what clipping the negative ones
+# would have done.
 #
 # Is it a pity that sliced values are so small? Directions that carry little variance hide in a random slice behind
 # those that carry much. `whiten=True` scales all principal components to variance one first, and `whiten=10` keeps only
@@ -783,8 +815,8 @@ for whiten in (False, 4, True):
     print(f"whiten={whiten!s:5s} {e}")
 
 # %% [markdown]
-# Keeping only the four raises the signal tenfold; whitening all 64 dilutes it almost to the baseline. Whiten to the
-# directions that you have a reason to look at.
+# Keeping only the four raises the signal more than tenfold; whitening all 64 dilutes it almost to the baseline. Whiten
+# to the directions that you have a reason to look at.
 #
 # **Remember:** high-dimensional mutual information is measured through slices, and a sliced value means nothing without
 # its shuffled baseline and its standard error.
@@ -792,10 +824,10 @@ for whiten in (False, 4, True):
 # %% [markdown]
 # ## Did the information fall, or the entropy?
 #
-# $I(X; Y) \le H(Y)$: a feature that hardly varies can't tell much. If a poisoned network's features share less with the
-# clean ones, that may be all there is to it. `mi.information` gives the entropies beside the information, from the same
-# estimate, so that $I = H(X) + H(Y) - H(X, Y)$ holds exactly. Take a feature $X$ and two ways to spoil it: one
-# *collapses* it to (nearly) its sign, the other *blurs* it with noise.
+# $I(X; Y) \le H(Y)$: a discrete feature, or one seen at a fixed resolution, that takes few values can't tell much. If a
+# poisoned network's features share less with the clean ones, that may be all there is to it. `mi.information` gives the
+# entropies beside the information, from the same estimate, so that $I = H(X) + H(Y) - H(X, Y)$ holds exactly. Take a
+# feature $X$ and two ways to spoil it: one *collapses* it to (nearly) its sign, the other *blurs* it with noise.
 
 # %%
 generator = torch.Generator().manual_seed(seed)
@@ -824,8 +856,10 @@ assert abs(found["collapsed"].mutual_information.value - found["blurred"].mutual
 # %% [markdown]
 # ## What does it say about pictures?
 #
-# Enough referees. Train a small network for one epoch on clean pictures, and compare its features of ten thousand
-# pictures with those of the same pictures under random noise of growing size. The network is a deterministic map, and
+# Enough referees. Train a small network for one epoch on clean pictures of clothes, Fashion-MNIST, and compare its
+# features of ten thousand pictures with those of the same pictures under random noise of growing size. (Features are
+# here the output of the network's global average pooling, 64 numbers a picture. The next chapters explain the calls.)
+# The network is a deterministic map, and
 # so is the noise once it is drawn; each number is, as the last chapter warned, one at a resolution. This is for
 # calibration only: what *unlearnable* noise does is the matter of later chapters.
 
@@ -838,7 +872,6 @@ clean = mi.features(network, train)
 spectrum = torch.linalg.eigvalsh(torch.cov(clean.double().T))
 share = (spectrum[-3:].sum() / spectrum.sum()).item()
 print(f"{clean.shape[0]:,} pictures, {clean.shape[1]} features, of whose variance 3 directions hold {share:.0%}")
-print("sliced mutual information in nats, 200 slices:")
 instruments = {
     "KSG, k = 3": ("ksg", {}),
     "kernels": ("kde", {}),
@@ -854,10 +887,13 @@ for budget in budgets:
         pictures[name, budget] = mi.mutual_information(
             clean, noisy, estimator=estimator, slices=200, seed=seed, baseline=budget == 4, **options
         )
+lines = ["sliced mutual information in nats, 200 slices; at ±4 also its standard error, and pictures shuffled"]
+lines.append(f"{'':25s}" + "".join(f"{f'±{budget}':>7s}" for budget in budgets) + f"{'error':>9s}{'shuffled':>10s}")
 for name in instruments:
-    row = "  ".join(f"{pictures[name, budget].value:.3f}" for budget in budgets)
+    row = "".join(f"{pictures[name, budget].value:7.3f}" for budget in budgets)
     first = pictures[name, 4]
-    print(f"{name:27s} {row}   (± {first.stderr:.3f} over slices, shuffled {first.baseline:+.4f})")
+    lines.append(f"{name:25s}{row}{first.stderr:9.3f}{first.baseline:+10.4f}")
+print("\n".join(lines))
 
 # %% tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
@@ -891,13 +927,13 @@ plots.show(
 
 # %% [markdown]
 # These values are large for 64 dimensions, since a few directions hold most of the variance, and every random slice
-# sees mostly those. Look at the left panel first. All baselines are zero, all five instruments are corrected for what
-# can be corrected, and they do *not* agree: sixteen bins read less than thirty-two, wide kernels less than narrow ones,
-# and KSG, which resolves most, reads most. That is the resolution speaking; nobody is wrong. So a value of sliced
+# sees mostly those. Look at the left panel first. All baselines are nearly zero, all five instruments are corrected for
+# what can be corrected, and they do *not* agree: sixteen bins read less than thirty-two, wide kernels less than narrow
+# ones, and KSG, which resolves most, reads most. That is the resolution speaking; nobody is wrong. So a value of sliced
 # mutual information without its estimator and settings says little, and two papers' values are not to be compared.
 #
 # The right panel is what survives: relative to the smallest noise, the five agree to within a few per cent. From ±4 to
-# ±8 hardly anything changes; ±64 costs more than a tenth. Comparisons at one resolution, on one scale, at one $n$: that
+# ±8 hardly anything changes; ±64 costs about a tenth. Comparisons at one resolution, on one scale, at one $n$: that
 # is what this book will use. (Error bars on the right are standard errors over slices of the ratio; each ratio uses the
 # same slices twice, which is why it is known better than the heights are.)
 
@@ -939,8 +975,9 @@ assert max(abs(a - b) for a, b in zip(ours.tolist(), theirs, strict=False)) < 2e
 #
 # - An estimate has a bias, a noise and a ceiling. Ask for all three; the library reports `baseline`, `stderr` and
 #   `ceiling`.
-# - Histogram: fast, of fixed resolution, biased by $(B - 1)^2/2n$ unless corrected. Kernels: precise where densities
-#   are smooth. KSG: adapts, hardly biased, noisy. MINE: vectors, from below, after a training.
+# - Histogram: fast, of fixed resolution, biased by $(B - 1)^2/2n$ near independence unless corrected. Kernels: precise
+#   where densities are smooth. KSG: adapts, hardly biased for pairs of numbers, noisy. MINE: vectors, a lower bound
+#   (read with noise), after a training.
 # - Scale matters to estimators although it doesn't to mutual information: standardise, or take ranks.
 # - In many dimensions: slices. Another quantity, and a small one: never without a shuffled baseline.
 # - Report entropies too, so that "the information fell" can be told from "the entropy fell".
@@ -948,7 +985,7 @@ assert max(abs(a - b) for a, b in zip(ours.tolist(), theirs, strict=False)) < 2e
 # ## Exercises
 #
 # **1.** Derive the plug-in histogram's bias for independent variables, $(B-1)^2/2n$, from the bias $-(K - 1)/2n$ of an
-# entropy. At which $n$ does a $64 \times 64$ table read 0.01 nats for independent variables?
+# entropy. At which $n$ does a $64 \times 64$ table read 0.01 nats on average for independent variables?
 #
 # <details><summary>Solution</summary>
 #
@@ -963,11 +1000,11 @@ assert max(abs(a - b) for a, b in zip(ours.tolist(), theirs, strict=False)) < 2e
 #
 # <details><summary>Solution</summary>
 #
-# All three distances are equal, so $\varepsilon_i$ is the distance to the $k$-th neighbour along $x$, and strictly
-# nearer are $k - 1$ points: $n_{x,i} = n_{y,i} = k - 1$, and $\hat I = \psi(k) + \psi(n) - 2\psi(k) = \psi(n) -
-# \psi(k)$. In general the $k - 1$ points strictly inside the square lie inside both shadows, so that neither count is
-# ever smaller (as long as no two distances are equal), and $\psi$ increases. At $n = 50{,}000$ and $k = 3$ that is 9.90
-# nats, although the truth is infinite.
+# $|\Delta x| = |\Delta y|$ for every two points, and so is their distance. Hence $\varepsilon_i$ reaches to the $k$-th
+# neighbour along $x$, and strictly nearer are $k - 1$ points: $n_{x,i} = n_{y,i} = k - 1$, and $\hat I = \psi(k) +
+# \psi(n) - 2\psi(k) = \psi(n) - \psi(k)$. In general the $k - 1$ points strictly inside the square lie inside both
+# shadows, so that neither count is ever smaller (as long as no two distances are equal), and $\psi$ increases. At $n =
+# 50{,}000$ and $k = 3$ that is 9.90 nats, although the truth is infinite.
 #
 # </details>
 #
@@ -982,8 +1019,9 @@ assert max(abs(a - b) for a, b in zip(ours.tolist(), theirs, strict=False)) < 2e
 #     print(scale, mi.mi.ksg(1000 * x, y, scale=scale))
 # ```
 #
-# It reads less. Squares that are 1000 times too wide in $y$'s direction contain neighbours in $x$ alone: in units of
-# $y$, $\varepsilon_i$ is so large that $y$ hardly restricts it, and what $y$ tells within a square is lost.
+# It reads less: 0.423 nats instead of 0.846. Squares that are 1000 times too wide in $y$'s direction contain neighbours
+# in $x$ alone: in units of $y$, $\varepsilon_i$ is so large that $y$ hardly restricts it, and $y$'s finer structure
+# inside that interval is lost.
 #
 # </details>
 #

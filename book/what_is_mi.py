@@ -194,7 +194,8 @@ plots.show(
 
 # %% [markdown]
 # The middle table is what we should see if brightness told nothing. The right table compares: red cells happen more
-# often than that, blue cells less. Its mean, weighted by the *joint* table, is the mutual information.
+# often than that, blue cells less. Its mean, weighted by the *joint* table, is the mutual information (*MI* in
+# figures).
 #
 # It is never negative: by Jensen's inequality $-\sum p \log\frac{q}{p} \ge -\log \sum p\,\frac{q}{p} \ge 0$ for any
 # two tables $p$ and $q$, with equality only if they are the same. So $I(X; Y) = 0$ exactly if $X$ and $Y$ are
@@ -334,7 +335,7 @@ plots.show(
 #
 # See it on the simplest chain: a fair bit is passed on from hand to hand, and each hand flips it with probability
 # $q$. After $k$ hands it is wrong with probability $q_k = \frac12 (1 - (1 - 2q)^k)$, and the first bit and the last
-# share $\log 2 - H(q_k)$.
+# share $\log 2 - H(q_k)$, where $H(q)$ is the entropy of a coin of probability $q$.
 
 # %% tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
@@ -382,7 +383,7 @@ plots.show(
 #
 # If $f$ is invertible, then $X \to f(X) \to X$ are chains both ways, and data processing both ways gives
 #
-# $$I(f(X); h(Y)) = I(X; Y) \qquad \text{for any invertible } f \text{ and } h,$$
+# $$I(f(X); k(Y)) = I(X; Y) \qquad \text{for any invertible } f \text{ and } k,$$
 #
 # centimetres or inches, logarithms or not, and also rotations and mirror images of vectors. In particular,
 # *shrinking all features to a hundredth of their size changes nothing*. What changes is what a ruler of fixed
@@ -609,7 +610,8 @@ plots.slider(frames, label="correlation")
 # where $p$ may be exchanged for $\varphi$ in the middle because $\log\varphi$ is a quadratic, whose mean depends on
 # mean and covariance only. $\blacksquare$ So a covariance alone bounds an entropy *from above*, whatever the
 # distribution. That is how a bound on mutual information can be had from the spread of features without assuming
-# them Gaussian.
+# them Gaussian, provided the remaining entropy $h(Z \mid Z')$ is bounded from below, by noise for example. The chapter
+# [The Gaussian-covariance theorem](covariance_theorem.ipynb) does that.
 #
 # It is *not* so that the Gaussian formula bounds mutual information from above. Look:
 
@@ -642,9 +644,9 @@ assert truth > gaussian
 # and if $X'$ has a density, the right-hand side goes to infinity as $\Delta$ goes to zero, as we saw. *A continuous
 # variable and a function of it that has a density share infinitely much information*, however wild the function. To get
 # a finite number, somebody must take away the endless digits. (If the noise depends on the label too, at most $H(Y)$
-# nats are left given $X$, and nothing below changes.) Say we see $X'$ through noise: $I(X; X' + \sigma N)$ with a
-# standard Gaussian $N$ independent of the rest. Given $X$, only the noise is left, so this is $h(X' + \sigma N) -
-# h(\sigma N)$: it is finite, and we can compute it.
+# nats are left given $X$: the infinity stays, and the noisy value below changes by at most $H(Y)$.) Say we see $X'$
+# through noise: $I(X; X' + \sigma N)$ with a standard Gaussian $N$ independent of the rest. Given $X$, only the noise
+# is left, so this is $h(X' + \sigma N) - h(\sigma N)$: it is finite, and we can compute it.
 
 
 # %%
@@ -697,7 +699,7 @@ plots.slider(frames, label="finer resolution")
 
 # %% [markdown]
 # The map never changes; the number runs from nearly nothing to as much as you like, by $\log\frac1\sigma$. Noise is one
-# way to set a resolution. Bins are another, and they bring in a third: the number $N$ of samples. Below, both $X$ and
+# way to set a resolution. Bins are another, and they bring in a third: the number $n$ of samples. Below, both $X$ and
 # $X'$ are cut into $B$ bins of equal width, and the mutual information of the table of counts is computed. The grey
 # line is a pair of *independent* variables.
 
@@ -714,13 +716,13 @@ bins = [2**k for k in range(1, 26)]
 binned = {}
 for n in (300, 3_000, 30_000):
     a = torch.rand(n)
-    binned[f"N = {n:,}"] = [counted_information((B * a).long(), (B * published(a)).long()) for B in bins]
-    assert abs(binned[f"N = {n:,}"][-1] - math.log(n)) < 0.01
+    binned[f"n = {n:,}"] = [counted_information((B * a).long(), (B * published(a)).long()) for B in bins]
+    assert abs(binned[f"n = {n:,}"][-1] - math.log(n)) < 0.01
 a, b = torch.rand(2, 3_000)
-binned["independent, N = 3,000"] = [counted_information((B * a).long(), (B * b).long()) for B in bins]
+binned["independent, n = 3,000"] = [counted_information((B * a).long(), (B * b).long()) for B in bins]
 for B in (8, 128, 1024):
-    of, noise = (binned[name][bins.index(B)] for name in ("N = 3,000", "independent, N = 3,000"))
-    print(f"N = 3,000 in {B:4d} bins: {of:.2f} nats from the map, {noise:.2f} nats from independent variables")
+    of, noise = (binned[name][bins.index(B)] for name in ("n = 3,000", "independent, n = 3,000"))
+    print(f"n = 3,000 in {B:4d} bins: {of:.2f} nats from the map, {noise:.2f} nats from independent variables")
 assert abs(noise - of) < 0.5
 
 # %% tags=["hide-input"]
@@ -736,11 +738,11 @@ with plt.rc_context(plots.STYLE):
 plots.show(
     figure,
     "Mutual information of binned samples against the number of bins: it climbs in parallel with log B until it "
-    "reaches log N, at dotted lines. Independent samples reach log N as well.",
+    "reaches log n, at dotted lines. Independent samples reach log n as well.",
 )
 
 # %% [markdown]
-# First the numbers climb with $\log B$: the resolution speaks. Then they stop at $\log N$, the dotted lines: each
+# First the numbers climb with $\log B$: the resolution speaks. Then they stop at $\log n$, the dotted lines: each
 # sample sits alone in its bin, and the table only counts samples. At that end independent variables show as much
 # information as dependent ones, so the height means nothing any more; the numbers above the figure say how
 # early that begins. Estimators differ in how they stay away from that end; the next chapter measures how well.
@@ -751,7 +753,7 @@ plots.show(
 #   so strictly at most $d \log 256$ nats for $d$ pixels, thousands; that counts the digits of pixels and helps nobody.)
 # - $I(g(X); g(X'))$ need not be: a network forgets, so $g(X')$ is not a function of $g(X)$, and there *may* be a finite
 #   true value. But a data set cannot show it by itself. In a finite set hardly two feature vectors are equal; each
-#   $g(x)$ points to its own $g(x')$, and taken at its word the table of $N$ such pairs has $\log N$ nats: 10.8 for
+#   $g(x)$ points to its own $g(x')$, and taken at its word the table of $n$ such pairs has $\log n$ nats: 10.8 for
 #   50,000 pictures, whatever the noise was.
 # - So a number reported for it always speaks about a resolution as well: bins, a bandwidth, added noise, the distance
 #   to neighbours, the smoothness of a fitted network, and always the number of samples. Compare two numbers only if
@@ -899,8 +901,8 @@ plots.show(
 # %% [markdown]
 # No line gets more than two thirds right: beyond the inner ring it catches a third of the outer one. One more feature,
 # $|z|^2$, adds no information at all, and the head is perfect. Information does not count how hard it is to use. So
-# when a victim's head fails on clean pictures, its features may still know the label; to find out, one has to fit
-# another head.
+# when a *victim*, a network trained on published pictures, fails on clean ones, only its head may be at fault: its
+# features may still know the label. To find out, one has to fit another head.
 #
 # **Little information, high accuracy.** If 99 of 100 pictures show a shirt, $H(Y) = 0.056$ nats is all there is to
 # know. A classifier that says "shirt" without looking is right in 99 cases, at an information of zero.
@@ -966,9 +968,10 @@ plots.show(
 # width $2\varepsilon$ stays within the budget and reaches the bound. For $8/255$ the bound is $\log(255/16) = 2.769$
 # nats, and independent uniform noise leaves `theory.uniform_channel_mi(8 / 255)` $= 2.800$. For a picture of $d$ pixels
 # the same argument gives $I(X; X') \ge h(X) + d \log \frac{1}{2\varepsilon}$. For independent uniform pixels that is
-# thousands of nats. (Real pictures have a much smaller $h(X)$, and the bound may say nothing about them.) So a small
-# budget cannot erase the picture, and random noise is already about as destructive as the budget allows. If unlearnable
-# noise lowers a mutual information, it must be one that a *network* decides on: that of its features.
+# thousands of nats. (Real pictures have a much smaller $h(X)$, and the bound may say nothing about them.) So for such
+# pixels a small budget cannot erase the picture, and random noise is already about as destructive as the budget allows.
+# If unlearnable noise lowers a mutual information by much, look first at one that a *network* decides on: that of its
+# features.
 #
 # </details>
 #

@@ -157,7 +157,9 @@ def slider(figures: Mapping[str, Figure], *, label: str) -> Any:
                 f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" style="max-width: 100%">'
             )
         )
-    control = ipywidgets.IntSlider(0, 0, len(shown) - 1, description=label, style={"description_width": "initial"})
+    control = ipywidgets.IntSlider(
+        0, 0, len(shown) - 1, description=label, style={"description_width": "initial"}, readout=False
+    )
     if not hasattr(ipywidgets, "Stack"):  # ipywidgets 7, as on Colab, where there is a kernel to turn the pages
         window = ipywidgets.HTML(shown[0].value)
         control.observe(lambda change: setattr(window, "value", shown[change["new"]].value), "value")

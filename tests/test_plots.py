@@ -41,6 +41,7 @@ def test_a_slider_is_linked_in_the_browser_and_readable_without_eyes() -> None:
     figures = {f"picture {i} <&>": plots.bars({"a": [i, i + 1]}, ylabel="y") for i in range(3)}
     control, stack = plots.slider(figures, label="step").children
     assert control.max == 2
+    assert control.readout is False  # an index means nothing beside a picture that says what it is
     assert len(stack.children) == 3
     assert 'alt="picture 0 &lt;&amp;&gt;"' in stack.children[0].value
     assert "data:image/png;base64," in stack.children[0].value
