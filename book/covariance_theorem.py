@@ -20,8 +20,7 @@
 # is one, the density $p_y$. $\mathbb{E}$ over $Y$ weighs classes by how frequent they are. All information is in nats.
 
 # %% [markdown] tags=["badge"]
-# [![Open in
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/book/covariance_theorem.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/book/covariance_theorem.ipynb)
 
 # %% tags=["setup", "hide-cell"]
 # Makes this notebook ready on Colab. Where miue_lib is installed, as in your own copy of the book, nothing changes;
@@ -144,7 +143,7 @@ for i, factor in enumerate(factors):
         right.annotate("H(Y)", (0.011, math.log(3)), xytext=(0, -10), textcoords="offset points", fontsize=8)
         right.set_xscale("log")
         right.invert_xaxis()
-        right.set(xlabel="size of the classes", ylabel="nats", ylim=(-3, 5.2))
+        right.set(xlabel="size of the classes", ylabel="nats", ylim=(-1.6, 3.3))
         right.legend(loc="lower left", fontsize=8)
         plt.close(figure)
     frames[
@@ -188,8 +187,9 @@ plots.slider(frames, label="shrinking")
 # For each class $y$ let there be a Gaussian $N_y = N(\mu_y, \Sigma_y)$ with
 # $\mathrm{KL}(N_y \,\|\, p_y) \le \varepsilon < 1$, and let $m_y \le p_y \le M_y$. Then
 #
-# $$I(Z; Z') \;\le\; \underbrace{\tfrac d2 \log 2\pi e + \tfrac12\, \mathbb{E} \log\det \Sigma_Y}_{\text{Gaussian
-# entropy}} \;+\; \underbrace{\mathbb{E}\, C_Y \sqrt\varepsilon}_{\text{price of not being Gaussian}} \;+\;
+# $$I(Z; Z') \;\le\;
+# \underbrace{\tfrac d2 \log 2\pi e + \tfrac12\, \mathbb{E} \log\det \Sigma_Y}_{\text{Gaussian entropy}} \;+\;
+# \underbrace{\mathbb{E}\, C_Y \sqrt\varepsilon}_{\text{price of not being Gaussian}} \;+\;
 # \underbrace{I(Z'; Y) - h(Z' \mid Z)}_{\text{“constant”}},$$
 #
 # with $C_y = \sqrt2 \max_{m_y \le u \le M_y} |\log u| + 1$.
@@ -225,7 +225,7 @@ print(f"{'p':34s}{'KL(q‖p)':>9s}{'|h(p) − h(q)|':>15s}{'C√ε':>9s}")
 for name, p in {
     "q with a ripple": density(q * (1 + 0.3 * torch.cos(12 * grid))),
     "a mixture of q and a uniform": density(0.7 * q + 0.3 * density(torch.ones_like(grid))),
-    "two bumps": density(torch.exp(-0.5 * ((grid.abs() - 0.5) / 0.3) ** 2)),
+    "two bumps": density(torch.exp(-0.5 * ((grid.abs() - 0.4) / 0.25) ** 2)),
 }.items():
     divergence = (q * (q / p).log()).sum().item() * step.item()
     allowed = theory.entropy_continuity(divergence, p.min(), p.max()).item()
@@ -250,7 +250,8 @@ for name, p in {
 #
 # *Proof.* Let $\mathrm{KL}(N_y \,\|\, p_y) < \infty$. A Gaussian density is positive everywhere, so $p_y > 0$ almost
 # everywhere, or $\int N_y \log \frac{N_y}{p_y}$ would be infinite. If now $p_y \ge m_y > 0$ almost everywhere on
-# $\mathbb{R}^d$, its integral would be infinite instead of 1. Hence $m_y = 0$. $\blacksquare$
+# $\mathbb{R}^d$, its integral would be infinite instead of 1. Hence $m_y = 0$. $\blacksquare$ (For $\varepsilon = 0$,
+# where $p_y$ is $N_y$ itself, there is nothing to pay.)
 #
 # Both cases occur. Features that come out of a ReLU are never negative, where a Gaussian puts much of its mass: the
 # divergence is infinite. Features on the whole of $\mathbb{R}^d$ have a density that gets arbitrarily small.
@@ -661,13 +662,15 @@ gaussian = {
     name: [theory.gaussianity(mi.features(victim, data[name]), train.labels, repeats=49, seed=seed) for victim in runs]
     for name, runs in victims.items()
 }
+print(f"{'':7s}{'nats a slice':>15s}{'least … most of a class':>26s}{'null ±':>9s}{'beyond the null':>18s}")
 for name, found in gaussian.items():
     away = torch.stack([g.divergence for g in found])
     null = torch.stack([g.null for g in found])
-    rejected = sum(int((g.p_value <= 1 / 50).sum()) for g in found)
+    beyond = sum(int((g.p_value <= 1 / 50).sum()) for g in found)
+    limits = f"{away.min():.3f} … {away.max():.3f}"
     print(
-        f"{name:7s} {spread(away.mean(1).tolist())} nats a slice over victims, classes {away.min():.3f} … "
-        f"{away.max():.3f}; null ± {null.std():.4f}; {rejected} of {away.numel()} classes farther than all 49 Gaussian samples"
+        f"{name:7s}{spread(away.mean(1).tolist()):>15s}{limits:>26s}{null.std():9.4f}"
+        f"{f'{beyond} of {away.numel()} classes':>18s}"
     )
     assert away.mean() > 5 * null.std()
 
@@ -680,8 +683,9 @@ with plt.rc_context(plots.STYLE):
         jitter = torch.linspace(-0.2, 0.2, len(away))
         label = ("classes of three victims", "Gaussian samples") if place == 0 else (None, None)
         axes.plot(place + jitter, away, "o", markersize=3, color=plots.COLOURS[0], label=label[0])
-        axes.plot(place + torch.linspace(-0.2, 0.2, 50), null[:: len(null) // 50][:50], ".", markersize=2,
-                  color=plots.COLOURS[1], label=label[1])  # fmt: skip
+        some = null[:: max(1, len(null) // 50)]
+        where = place + torch.linspace(-0.2, 0.2, len(some))
+        axes.plot(where, some, ".", markersize=2, color=plots.COLOURS[1], label=label[1])
     axes.set_xticks(range(len(gaussian)), list(gaussian))
     axes.set(ylabel="divergence from Gaussian\n(nats a slice)", xlabel="trained on")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
@@ -729,26 +733,30 @@ for name, images in data.items():
             assert abs(theory.cosine_bound(unit, train.labels, resolution=sigma) - bound.mean_trace) < 1e-6, "Lemma 3"
         rows[name].append(at)
 
-columns = {
-    "tr Σ": "tr Σ",
-    "I": "I(Z; Z′+σN)",
-    "bound": "bound",
-    "label": "= label",
-    "covariance": "+ covariance",
-    "H(Y)": "with H(Y)",
-    "trace": "trace form",
-    "unlabelled": "no labels",
+columns = {  # title, digits, whether with its standard deviation
+    "tr Σ": ("tr Σ", 3, True),
+    "I": ("I(Z;Z′+σN)", 2, True),
+    "bound": ("bound", 2, True),
+    "label": ("= label", 2, True),
+    "covariance": ("+ covariance", 2, True),
+    "H(Y)": ("with H(Y)", 2, False),
+    "trace": ("trace form", 2, False),
+    "unlabelled": ("no labels", 2, False),
 }
-print(f"σ = 0.1, nats, mean ± sd of {run.seeds} victims")
-print(f"{'':7s}" + "".join(f"{title:>15s}" for title in columns.values()))
+print(f"σ = 0.1, in nats, mean ± sd of {run.seeds} victims")
+print(f"{'':7s}" + "".join(f"{title:>{14 if sd else 11}s}" for title, _, sd in columns.values()))
 for name, found in rows.items():
-    print(f"{name:7s}" + "".join(f"{spread([at[0.1][key] for at in found]):>15s}" for key in columns))
+    line = f"{name:7s}"
+    for key, (_, digits, sd) in columns.items():
+        values = [at[0.1][key] for at in found]
+        line += f"{spread(values, digits):>14s}" if sd else f"{np.mean(values):11.{digits}f}"
+    print(line)
 mean_at = {name: {key: np.mean([at[0.1][key] for at in found]) for key in columns} for name, found in rows.items()}
 for name in ("EM", "MI-UE"):
     assert mean_at[name]["I"] < mean_at["clean"]["I"], "collapse lowers the information at a resolution"
     assert mean_at[name]["covariance"] < mean_at["clean"]["covariance"]
 for name in data:
-    assert mean_at[name]["bound"] < 1.15 * mean_at[name]["I"], "the bound is close"
+    assert mean_at[name]["bound"] < 1.2 * mean_at[name]["I"], "the bound is close"
 
 # %% tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
@@ -783,27 +791,38 @@ plots.show(
 
 # %% [markdown]
 # Read the table from the left. EM and MI-UE do what the theorem is about: their classes are narrower, the covariance
-# term falls, and with it the information at this resolution. The bound is close: a tenth above the truth at the most.
-# Most of the distance is that classes aren't Gaussian. With $H(Y)$ in place of the label information it is a little
-# larger; the trace form, which ignores that classes are long in a few directions and short in most, is half as large
-# again.
+# term falls, and with it the information at this resolution. The bound is close, a sixth above the truth for clean data
+# and a twentieth for the narrow classes of EM. What is that distance made of? Which picture it is settles both the
+# label and $Z'$, so the first two parts of the gap are zero, and *all* of it is that the blurred classes are not
+# Gaussian. (With $H(Y)$ in place of the label information the bound is a little larger; the trace form, which takes
+# classes for round, is a half larger again for clean data; without labels it is larger still.)
 #
 # The figure says where the bound speaks. At $\sigma = 1$ everything is blurred. At $\sigma = 0.01$ nearly every picture
-# can be told from every other, the information is $\log N$, and the bound, which knows nothing of the set being finite,
-# is loose. In between lies the range in which narrowing matters.
+# can be told from every other, the information is $\log N$, and the bound, which does not know that the set is finite,
+# is far above. In between lies the range in which narrowing matters.
 #
-# But hold this against the accuracies above. Does the order of the traces match the order of the accuracies? At this
-# size it need not, and the next cell prints both orders. And the *label* column goes *up* when classes narrow: poisoned
-# features tell more about their label, not less. That is what the noise was made for.
+# Now hold this against accuracy. Do the narrowest classes belong to the most spoilt victims? And what happens to the
+# *label* column?
+
 
 # %%
-order = lambda values: " < ".join(sorted(values, key=values.get))  # noqa: E731
+def order(values):
+    return " < ".join(sorted(values, key=values.get))
+
+
 print("tr Σ:         ", order({name: row["tr Σ"] for name, row in mean_at.items()}))
 print("information:  ", order({name: row["I"] for name, row in mean_at.items()}))
 print("accuracy:     ", order({name: np.mean(values) for name, values in accuracy.items()}))
 for name in ("EM", "MI-UE"):
     assert mean_at[name]["label"] > mean_at["clean"]["label"]
     assert np.mean(accuracy[name]) < np.mean(accuracy["clean"]) - 0.15
+
+# %% [markdown]
+# At this size EM leaves the narrower classes, and MI-UE the lower accuracy. (With all 10,000 pictures, in [Building
+# MI-UE](building_miue.ipynb), MI-UE's classes are the narrower ones.) So covariance does not rank even these two: it
+# does what the theorem says to the information at a resolution, and that is not accuracy. And the label information of
+# poisoned features goes *up* when classes narrow. They tell more about their label, not less; that is what the noise
+# was made for.
 
 # %% [markdown]
 # ## Are the features useless, or only the head?
@@ -896,8 +915,8 @@ for name in ("EM", "MI-UE"):
 #
 # </details>
 #
-# **2.** Show that the min in Theorem 2 can't be replaced by $I(Z'; Y) - $ something positive in general, by finding a
-# case where the bound with $I(Z'_\sigma; Y)$ is an equality.
+# **2.** For which features is Theorem 2 an equality at *every* resolution? Give a family, and check that all three
+# parts of the gap vanish.
 #
 # <details><summary>Solution</summary>
 #

@@ -90,8 +90,9 @@ def scripts() -> dict[str, object]:
     """Sphinx settings for the scripts that pages load: from node_modules into the pages, else from a CDN."""
     static = STAGE / "_scripts"  # not _static: Jupyter Book loads every script under that on every page
     static.mkdir()
-    shutil.copy2(Path(__file__).with_name("widgets.js"), static)
-    settings: dict[str, object] = {"html_static_path": [static.name]}
+    for ours in ("widgets.js", "book.css"):
+        shutil.copy2(Path(__file__).with_name(ours), static)
+    settings: dict[str, object] = {"html_static_path": [static.name], "html_css_files": ["book.css"]}
     versions = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))["dependencies"]
     at = {package: f"npm/{package}@{version}" for package, version in versions.items()}
     if (PACKAGES / ".package-lock.json").exists():  # npm writes it last
@@ -124,7 +125,7 @@ def copy(package: str, patterns: list[str], target: Path) -> None:
 def stage(profile: str) -> None:
     """Puts together in STAGE what Jupyter Book reads."""
     shutil.rmtree(STAGE, ignore_errors=True)
-    shutil.copytree(BOOK, STAGE, ignore=shutil.ignore_patterns("tools", "*.py", "*.ipynb", "__pycache__"))
+    shutil.copytree(BOOK, STAGE, ignore=shutil.ignore_patterns("tools", "cache", "*.py", "*.ipynb", "__pycache__"))
     notebooks = {}
     for name in chapters():
         executed = EXECUTED / profile / f"{name}.ipynb"
