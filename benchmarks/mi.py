@@ -288,9 +288,12 @@ def report_load() -> None:
 
 
 def report_contenders(sizes: Sequence[int], cores: int, rounds: int, memory: bool) -> None:
+    threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that start now
     pool = multiprocessing.get_context("spawn").Pool(cores)
     del os.environ["OMP_NUM_THREADS"]
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = threads
     truth = float(gaussian_mi(RHO))
     head = f"\n{'':36}{'':6}{'at':>4}{'ms a slice':>27}{'÷ ours':>27}{'':6}{'memory':>9}{'error':>9}\n"
     quantiles = f"{'p20':>9}{'p50':>9}{'p80':>9}"
@@ -309,9 +312,10 @@ def report_contenders(sizes: Sequence[int], cores: int, rounds: int, memory: boo
                     megabytes[SEVERAL.format(cores)] = cores * megabytes["scikit-learn, 1 process"]
                 for c in group:
                     times = "".join(f"{1e3 * t:9.{3 if t < 1 else 0}f}" for t in spread(seconds[c.name]))
-                    # A single run, of a slow one, is compared with the median
-                    base = seconds[group[0].name] if len(seconds[c.name]) > 1 else [spread(seconds[group[0].name])[1]]
-                    ratios = spread([t / b for t, b in zip(seconds[c.name], base, strict=True)])
+                    base, own = seconds[group[0].name], seconds[c.name]
+                    if len(own) != len(base):  # one of them was slow and ran once: compared with the median
+                        base = [spread(base)[1]] * len(own)
+                    ratios = spread([t / b for t, b in zip(own, base, strict=True)])
                     print(
                         f"{name:10}{c.name:26}{n:6}{c.slices:4}{times}"
                         + "".join(f"{r:9.2f}" for r in ratios)

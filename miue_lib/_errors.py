@@ -27,8 +27,9 @@ def check_number(argument: str, value: Any, low: float, high: float = math.inf, 
 
 def check_count(argument: str, value: Any, low: int = 1, high: int = 2**63 - 1) -> int:
     """`value` if it is a whole number from `low` to `high`, else a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
-        limits = f">= {low}" if high == 2**63 - 1 else f"from {low} to {high}"
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not low <= int(value) <= high:
+        limits = f"from {low} to {high}" if high < 2**63 - 1 or (whole and value > high) else f">= {low}"
         raise bad(argument, repr(value), f"a whole number {limits}")
     return int(value)
 

@@ -59,6 +59,44 @@ def test_a_rare_value_beside_a_common_one_keeps_its_bin(rare):
     assert sorted(table[table > 0].tolist()) == [3, 97]
 
 
+@pytest.mark.parametrize(
+    ("atoms", "bins"),
+    [
+        ([60, 40], 2),
+        ([40, 60], 2),
+        ([45, 40, 15], 3),
+        ([30, 40, 30], 3),
+        ([20, 40, 40], 3),
+        ([10, 80, 10], 4),
+        ([3, 94, 3], 32),
+    ],
+)
+def test_no_atom_is_thrown_in_with_what_lies_beside_it(atoms, bins):
+    x = torch.arange(len(atoms)).repeat_interleave(torch.tensor(atoms)).double()[None]
+    edges = kernel.quantile_edges(x, bins)
+    table = kernel.histogram2d(x, x, edges, edges)[0]
+    assert table[table > 0].tolist() == atoms
+
+
+@pytest.mark.parametrize("bins", [2, 3, 7, 32])
+def test_edges_ascend_whatever_repeats(bins):
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(200, 50, generator=generator) * 5 * torch.rand(200, 1, generator=generator)).round()
+    edges = kernel.quantile_edges(x, bins)
+    assert bool((edges[:, 1:] >= edges[:, :-1]).all())
+    # Each edge parts something.
+    varies = x.amin(1) < x.amax(1)
+    assert bool(((edges > x.amin(1, keepdim=True)) & (edges <= x.amax(1, keepdim=True)))[varies].all())
+
+
+def test_new_tensors_are_made_on_the_cpu_whatever_the_default():
+    arguments = sample()
+    with torch.device("meta"):
+        counts = kernel.histogram2d(*arguments)
+        assert counts.is_cpu and kernel.quantile_edges(arguments[0], 8).is_cpu
+    assert torch.equal(counts, kernel.reference(*arguments))
+
+
 def test_equal_values_share_a_bin():
     x = torch.tensor([[0.0] * 70 + list(range(1, 31))])
     edges = kernel.quantile_edges(x, 10)

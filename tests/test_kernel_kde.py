@@ -69,6 +69,14 @@ def test_triton_equals_the_cpu(d, gpu):
     assert (sums - read.cpu()).abs().max() <= 4 * rounding * table.max()
 
 
+def test_new_tensors_are_made_on_the_cpu_whatever_the_default():
+    t, _ = points(50, 2)
+    expected = kernel.kernel_sums(t, 64, 0.3)
+    with torch.device("meta"):
+        found = kernel.kernel_sums(t, 64, 0.3)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_swapping_and_mirroring_change_nothing():
     t, _ = points(500, 2)
     sums = kernel.kernel_sums(t, 128, 0.3)[0]

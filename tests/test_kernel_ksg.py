@@ -51,12 +51,25 @@ def test_cpu_equals_brute_force(kind, n, dtype):
         assert_equal(ksg._cpu(x, y, k), ksg.reference(x, y, k))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n", ["k+1", 257, 4000])
 @pytest.mark.parametrize("kind", KINDS)
-def test_triton_equals_brute_force(kind, n, gpu):
+def test_triton_equals_brute_force(kind, n, dtype, gpu):
     for k in (1, 6) if n != 4000 else (3,):
-        x, y = (part.to(gpu) for part in sample(kind, k + 1 if n == "k+1" else n, torch.float32))
+        x, y = (part.to(gpu) for part in sample(kind, k + 1 if n == "k+1" else n, dtype))
         assert_equal(ksg._cuda(x, y, k, block=2048 if n == 4000 else 256), ksg.reference(x, y, k))
+
+
+def test_triton_takes_slices_stored_as_columns(gpu):
+    x, y = torch.randn(2, 257, 3, generator=torch.Generator().manual_seed(0)).to(gpu)
+    assert_equal(ksg._cuda(x.T, y.T, 3, block=256), ksg.reference(x.T, y.T, 3))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("k", [256, 257, 1100])
+def test_many_neighbours_on_a_gpu(k):
+    x, y = (part.cuda() for part in sample("gaussian", 2000, torch.float32))
+    assert_equal(ksg.neighbours(x, y, k), ksg.reference(x, y, k))
 
 
 def test_a_long_tie_is_sorted_by_y():

@@ -3,6 +3,8 @@
 import math
 import sys
 import warnings
+from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,11 @@ import torch
 
 import miue_lib
 from miue_lib import mi, theory
+from miue_lib.mi.estimate import Readings
+
+# Of the module `miue_lib.mi.ksg` and so on only the function is an attribute.
+MODULES = {name: sys.modules[f"miue_lib.mi.{name}"] for name in ("sliced", *mi.ESTIMATORS)}
+sliced = MODULES["sliced"]
 
 
 def gaussian(rho, n, seed=0, dtype=torch.float64):
@@ -95,6 +102,13 @@ def test_ksg_of_vectors():
         assert abs(estimate.value - truth) <= 3 / math.sqrt(4000) + allowed, estimate
 
 
+def test_kde_takes_no_grid_for_vectors_of_any_dimension():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(1000, 2, generator=generator), torch.randn(1000, generator=generator)
+    y += x[:, 0]
+    assert quiet(x, y, estimator="kde", grid=16).value == quiet(x, y, estimator="kde").value
+
+
 def test_kde_says_when_vectors_are_too_thinly_spread():
     x = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
     with pytest.warns(UserWarning, match="kde finds .* of the points alone in 16 dimensions"):
@@ -151,7 +165,7 @@ def test_slices_in_512_dimensions(estimator):
 
 
 @pytest.mark.parametrize("estimator", mi.ESTIMATORS)
-def test_a_batch_of_slices_equals_a_loop(estimator):
+def test_a_batch_of_slices_equals_a_loop(estimator, monkeypatch):
     x, noise = torch.randn(2, 300, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     theta, phi = mi.directions(3, 5, 2, seed=4)
     y = (x + noise)[:, :2]
@@ -160,9 +174,37 @@ def test_a_batch_of_slices_equals_a_loop(estimator):
     for s in range(3):
         alone = quiet(x, y, estimator=estimator, slices=(theta[s : s + 1], phi[s : s + 1]), **QUICK[estimator])
         assert alone.value == pytest.approx(float(together.per_slice[s]), abs=1e-5)
+    monkeypatch.setitem(sliced._VALUES, "cpu", 600)
+    in_parts = quiet(x, y, estimator=estimator, slices=(theta, phi), **QUICK[estimator])
+    assert torch.allclose(in_parts.per_slice, together.per_slice, atol=1e-5)
     same = quiet(x, y, estimator=estimator, slices=3, seed=4, **QUICK[estimator])
     # MINE's seed is also that of its weights
     assert estimator == "mine" or torch.allclose(same.per_slice, together.per_slice)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "settings", "held"),
+    [
+        ("ksg", {}, 1000),
+        ("histogram", {"bins": 200}, 200**2),
+        ("kde", {"grid": 16, "bandwidth": 0.02}, 1800**2),  # twelve standard deviations in steps of 0.02 · n^(−1/6)
+        ("mine", {}, 512 * 64),  # activations of a mini-batch
+        ("mine", {"batch_size": 16}, 300 * 64),  # and of the pairs held out
+    ],
+)
+def test_a_batch_holds_no_more_slices_than_fit_in_memory(estimator, settings, held):
+    sizes = []
+
+    def core(u, v):
+        sizes.append(len(u))
+        return Readings(*torch.ones(3, len(u), dtype=torch.float64))
+
+    x, y = torch.randn(2, 1000, 2, generator=torch.Generator().manual_seed(0))
+    plan = replace(MODULES[estimator].plan(**settings), core=core)
+    with pytest.warns(UserWarning, match="can't read more than 1 "):
+        sliced.measure(x, y, plan, {"slices": 3000, "baseline": False})
+    assert sum(sizes) == 3000
+    assert max(sizes) <= max(1, sliced._VALUES["cpu"] // held)
 
 
 def test_directions_are_independent_unit_vectors():
@@ -202,15 +244,47 @@ def test_kde_takes_as_fine_a_grid_as_it_needs(settings):
 
 @pytest.mark.parametrize("how", ["for all", "for each backend"])
 def test_products_are_exact_under_autocast_and_fast_settings(how, precisions):
-    x, noise = torch.randn(2, 2000, 64, generator=torch.Generator().manual_seed(0))
-    expected = quiet(x, x + noise, slices=4).per_slice
+    # As large as this, bfloat16 is taken where the processor has it.
+    x, noise = torch.randn(2, 2000, 512, generator=torch.Generator().manual_seed(0))
+    expected = quiet(x, x + noise, slices=64).per_slice
     if how == "for all":
         torch.set_float32_matmul_precision("medium")
     else:
         precisions[0].fp32_precision, precisions[1].fp32_precision = "tf32", "bf16"
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(quiet(x, x + noise, slices=4).per_slice, expected)
+        assert torch.equal(quiet(x, x + noise, slices=64).per_slice, expected)
     assert [backend.fp32_precision for backend in precisions] == ["tf32", "bf16"]
+
+
+def test_of_several_threads_the_last_restores_the_settings(precisions):
+    precisions[0].fp32_precision, precisions[1].fp32_precision = "tf32", "bf16"
+    with ExitStack() as first, ExitStack() as second:
+        for stack in (first, second):
+            stack.enter_context(sliced._exact_products(torch.device("cpu")))
+        first.close()
+        assert [backend.fp32_precision for backend in precisions] == ["ieee", "ieee"]
+    assert [backend.fp32_precision for backend in precisions] == ["tf32", "bf16"]
+
+
+@pytest.mark.parametrize("estimator", mi.ESTIMATORS)
+def test_the_default_device_does_not_matter(estimator):
+    x, y = torch.randn(2, 500, 2, generator=torch.Generator().manual_seed(0))
+    expected = mi.mutual_information(x, y, estimator=estimator, slices=2, **QUICK[estimator])
+    with torch.device("meta"):
+        found = mi.mutual_information(x.numpy(), y, estimator=estimator, slices=2, **QUICK[estimator])
+    assert torch.equal(found.per_slice, expected.per_slice) and found.baseline == expected.baseline
+
+
+@pytest.mark.parametrize("estimator", mi.ESTIMATORS)
+def test_directions_may_require_gradients(estimator):
+    theta, phi = mi.directions(2, 3, 3)
+    found = quiet(WIDE, WIDE.flip(0), estimator=estimator, slices=(theta.requires_grad_(), phi), **QUICK[estimator])
+    assert not found.per_slice.requires_grad
+
+
+def test_a_large_column_that_is_constant_does_not_pass_for_rounding():
+    x = torch.cat((WIDE, torch.full((50, 1), 1e9)), 1)
+    assert math.isfinite(quiet(x, WIDE.flip(0), slices=5).value)
 
 
 def test_a_large_mean_costs_no_precision():
@@ -281,7 +355,7 @@ def test_whitening_to_some_components():
 
 
 def test_ranks_of_equal_values_are_their_middle_one():
-    scaled = sys.modules["miue_lib.mi.sliced"]._scaled("x", torch.tensor([[5.0, 1.0, 1.0, 7.0]]), "rank")
+    scaled = sliced._scaled("x", torch.tensor([[5.0, 1.0, 1.0, 7.0]]), "rank")
     expected = [torch.special.ndtri(torch.tensor(share)).item() for share in (5 / 8, 2 / 8, 2 / 8, 7 / 8)]
     assert scaled[0].tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -323,6 +397,25 @@ def test_mine_keeps_its_curve():
     assert curve[0, 0] < 0.5 * estimate.value
 
 
+def test_mine_survives_heavy_tails():
+    a, b, noise = torch.randn(3, 20_000, generator=torch.Generator().manual_seed(4))
+    estimate = quiet(a / b, a / b + 0.1 * noise, estimator="mine", steps=300)
+    assert math.isfinite(estimate.value) and bool(estimate.details["curve"].isfinite().all())
+
+
+def test_readings_that_are_no_numbers_are_refused_with_a_remedy():
+    x, y = gaussian(0.6, 500)
+    with pytest.raises(
+        ValueError, match="of which mine reads nan, expected .* scale='rank' or a smaller learning_rate"
+    ):
+        quiet(x, y, estimator="mine", learning_rate=1e30, steps=20)
+    of_pairs = torch.tensor([[0.1], [0.1], [2.0]], dtype=torch.float64)
+    readings = iter([Readings(*of_pairs), Readings(*of_pairs * math.nan)])
+    plan = replace(MODULES["ksg"].plan(), core=lambda u, v: next(readings))
+    with pytest.raises(ValueError, match="got shuffled data of which ksg reads nan"):
+        sliced.measure(x, y, plan, {})
+
+
 def test_mine_is_repeatable_and_leaves_the_random_state_alone():
     x, y = gaussian(0.6, 500)
     torch.manual_seed(5)
@@ -361,13 +454,41 @@ def test_mine_works_where_gradients_are_off():
         lambda t: t.half(),
         lambda t: t.bfloat16(),
         lambda t: t.numpy().astype(">f8"),
-        lambda t: t.numpy()[::-1][::-1],
+        lambda t: t.flip(0).numpy()[::-1],
     ],
 )
 def test_kinds_of_input(convert):
     x, y = gaussian(0.6, 1000)
     # bfloat16 leaves 8 bits, and ties
     assert quiet(convert(x), convert(y)).value == pytest.approx(quiet(x, y).value, abs=0.1)
+
+
+def test_a_numpy_array_that_is_read_only_is_copied():
+    x, y = (side.numpy() for side in gaussian(0.6, 500))
+    x.setflags(write=False)
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            quiet(x, y)
+    finally:
+        torch.set_warn_always(always)
+
+
+def test_warnings_point_at_the_caller():
+    x, _ = gaussian(0.6, 500)
+    z = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    for call in (
+        lambda: mi.ksg(x, x),
+        lambda: mi.mutual_information(x, x),
+        lambda: mi.information(x, x),
+        lambda: mi.kde(z, z),
+        lambda: mi.information(z, z, estimator="kde"),
+    ):
+        with pytest.warns(UserWarning) as caught:
+            call()
+        assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_whole_numbers_and_booleans_are_converted():
@@ -429,6 +550,8 @@ def test_mine_has_no_entropies():
 
 GOOD = torch.randn(50, generator=torch.Generator().manual_seed(0))
 WIDE = torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
+WIDE_AND_TINY = WIDE.double() * torch.tensor([1, 1e-200, 1], dtype=torch.float64)
+COMPLEMENT = torch.stack((GOOD, 1 - GOOD), 1)
 STILL = torch.cat((WIDE[:, :1], torch.ones(50, 1)), 1)
 
 
@@ -469,7 +592,15 @@ def with_value(value):
         ((WIDE, WIDE), {"slices": mi.directions(4, 3, 2)}, "slices: got phi of shape (4, 2), expected (m, 3)"),
         ((WIDE, WIDE), {"slices": (torch.ones(2, 3), torch.ones(4, 3))}, "slices: got 2 and 4 directions"),
         ((WIDE, WIDE), {"slices": (torch.zeros(2, 3), torch.ones(2, 3))}, "slices: got theta with a direction that"),
-        ((WIDE, WIDE), {"slices": (torch.ones(2, 3),)}, "slices: got a tuple of 1, expected a number, or the pair"),
+        ((WIDE, WIDE), {"slices": (torch.ones(2, 3),)}, "slices: got a tuple of ['2-D tensor'], expected a number, or"),
+        ((WIDE, WIDE), {"slices": (np.ones((2, 3)),) * 2}, "slices: got a tuple of ['ndarray', 'ndarray'], expected"),
+        ((WIDE, WIDE), {"slices": [torch.ones(3)] * 2}, "slices: got a list of ['1-D tensor', '1-D tensor'], expected"),
+        ((WIDE_AND_TINY, GOOD), {}, "x: got a standard deviation of 0.0, expected values that vary"),
+        ((COMPLEMENT, GOOD), {"slices": (torch.ones(1, 2), torch.ones(1, 1))}, "x: got a slice that is constant up to"),
+        ((GOOD.to("meta"), GOOD), {}, "x: got a torch.strided tensor on meta, expected a dense tensor that holds val"),
+        ((GOOD, GOOD.to_sparse()), {}, "y: got a torch.sparse_coo tensor on cpu, expected a dense tensor that holds"),
+        ((np.ma.masked_less(GOOD.numpy(), 0), GOOD), {}, "x: got a masked array, expected an array without a mask"),
+        ((GOOD, GOOD), {"seed": 2**64}, "seed: got 18446744073709551616, expected a whole number from 0 to 92233720"),
         ((GOOD, GOOD), {"estimator": "knn"}, "estimator: got 'knn', expected one of 'ksg', 'kde', 'histogram', 'mine'"),
         ((GOOD, GOOD), {"device": "tpu"}, "device: got 'tpu', expected a device that is there"),
         ((GOOD, GOOD), {"scale": "unit"}, "scale: got 'unit', expected one of 'standard', 'rank', 'none'"),
@@ -511,3 +642,42 @@ def test_dead_columns_do_no_harm_to_slices():
         theta, phi = mi.directions(5, 5, 3)
         expected = quiet(WIDE, WIDE, slices=(theta[:, :3], phi))
         assert torch.allclose(quiet(dead, WIDE, slices=(theta, phi)).per_slice, expected.per_slice, atol=1e-6)
+
+
+# On a GPU
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("estimator", mi.ESTIMATORS)
+@pytest.mark.parametrize(
+    ("columns", "settings"),
+    [
+        (1, {}),
+        (1, {"scale": "rank"}),
+        (1, {"whiten": True}),
+        (2, {}),
+        (2, {"whiten": True}),  # without slices: axes may point either way, and slices would tell
+        (2, {"slices": 20}),
+        (2, {"slices": 20, "scale": "rank"}),
+    ],
+)
+def test_a_gpu_reads_what_the_cpu_reads(columns, settings, estimator, device="cuda"):
+    if estimator == "histogram" and columns == 2 and "slices" not in settings:
+        pytest.skip("a histogram takes no vectors")
+    x, noise = torch.randn(2, 2000, columns, generator=torch.Generator().manual_seed(0))
+    y = 0.6 * x + 0.8 * noise
+    settings = settings | QUICK[estimator]
+    expected = mi.mutual_information(x, y, estimator=estimator, **settings)
+    found = mi.mutual_information(x.to(device), y.to(device), estimator=estimator, **settings)
+    allowed = 0.05 if estimator == "mine" else 5e-4  # its training magnifies what rounding does
+    assert found.per_slice.is_cpu
+    assert torch.allclose(found.per_slice, expected.per_slice, rtol=0, atol=allowed)
+    assert found.baseline == pytest.approx(expected.baseline, abs=allowed)
+    assert found.ceiling == pytest.approx(expected.ceiling, abs=allowed)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU at the most")
+def test_a_gpu_that_is_not_the_current_one():
+    test_a_gpu_reads_what_the_cpu_reads(2, {"slices": 20}, "ksg", "cuda:1")

@@ -38,8 +38,9 @@ def histogram2d(x: Tensor, y: Tensor, edges_x: Tensor, edges_y: Tensor) -> Tenso
 def quantile_edges(x: Tensor, bins: int) -> Tensor:
     """Edges `(m, bins − 1)` that put equally many of each row of x `(m, n)` into a bin, but equal values into one.
 
-    They are the order statistics x_(⌈bn/B⌉), b = 1 … B − 1, counted from 0; n ≥ B. Where several coincide, at a value
-    that fills more than a bin, the last of them moves up to the next larger value: what lies above is not thrown in.
+    They are the order statistics x_(p), p = ⌈bn/B⌉, b = 1 … B − 1, counted from 0; n ≥ B. Where x_(p) is repeated, an
+    edge can lie below all its copies or above them, at the next larger value: it lies where fewer of them are in the
+    wrong bin, but never below the smallest value or above the largest, where it would part nothing.
     """
     if x.device.type == "cpu":
         ascending = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -50,16 +51,12 @@ def quantile_edges(x: Tensor, bins: int) -> Tensor:
 
         each(sort, len(x), 4 * x.shape[1])
     else:
-        ascending = x.sort(1).values
+        ascending = x.contiguous().sort(1).values  # which keeps strides
     places = -(-torch.arange(1, bins, device=x.device) * x.shape[1] // bins)
-    edges = ascending[:, places]
-    repeated = edges[:, 1:] == edges[:, :-1]
-    if bool(repeated.any()):
-        last = repeated.clone()
-        last[:, :-1] &= ~repeated[:, 1:]
-        above = torch.searchsorted(ascending, edges[:, 1:].contiguous(), right=True).clamp_max(x.shape[1] - 1)
-        edges[:, 1:] = torch.where(last, ascending.gather(1, above), edges[:, 1:])
-    return edges
+    edges = ascending[:, places].contiguous()
+    below, not_above = (torch.searchsorted(ascending, edges, right=right) for right in (False, True))
+    up = (not_above < x.shape[1]) & ((below == 0) | (not_above - places < places - below))
+    return ascending.gather(1, torch.where(up, not_above, below))
 
 
 def reference(x: Tensor, y: Tensor, edges_x: Tensor, edges_y: Tensor) -> Tensor:
@@ -74,7 +71,7 @@ def reference(x: Tensor, y: Tensor, edges_x: Tensor, edges_y: Tensor) -> Tensor:
 
 
 def _cpu(x: Tensor, y: Tensor, edges_x: Tensor, edges_y: Tensor) -> Tensor:
-    counts = torch.zeros(len(x), edges_x.shape[1] + 1, edges_y.shape[1] + 1, dtype=torch.int64)
+    counts = torch.zeros(len(x), edges_x.shape[1] + 1, edges_y.shape[1] + 1, dtype=torch.int64, device="cpu")
     arrays = [as_numpy(part) for part in (x, y, edges_x, edges_y, counts)]
     each(lambda s: _count(*(array[s] for array in arrays)), len(x), 4 * x.shape[1])
     return counts

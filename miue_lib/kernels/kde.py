@@ -76,7 +76,7 @@ def reference(points: Tensor) -> tuple[Tensor, Tensor]:
 def _smoother(grid: int, spacing: float, variance: float, like: Tensor) -> tuple[Tensor, float, float]:
     """K `(grid, grid)` for a kernel of this variance, and its values at distances of no and one grid point."""
     narrowed = variance - spacing**2 / 3
-    steps = torch.arange(grid, dtype=torch.float64)
+    steps = torch.arange(grid, dtype=torch.float64, device="cpu")
     kernel = torch.exp(-((steps * spacing) ** 2) / (2 * narrowed)) * math.sqrt(variance / narrowed)
     kernel[steps * spacing > _REACH * math.sqrt(narrowed)] = 0  # float32 would hold slow subnormal numbers there
     apart = (steps[:, None] - steps[None, :]).abs().long()
@@ -93,7 +93,7 @@ def _spread_cpu(points: Tensor, table: Tensor, spacing: float) -> None:
 
 
 def _read_cpu(points: Tensor, table: Tensor, spacing: float, at_zero: float, at_one: float) -> Tensor:
-    sums = torch.empty(points.shape[:2], dtype=points.dtype)
+    sums = torch.empty(points.shape[:2], dtype=points.dtype, device="cpu")
     p, t, out = as_numpy(points), as_numpy(table), sums.numpy()
     read = _read_2d if points.shape[2] == 2 else _read_1d
     each(lambda s: read(p[s], t[s], spacing, at_zero, at_one, out[s]), len(points), 15 * points.shape[1])

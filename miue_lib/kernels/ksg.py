@@ -35,6 +35,7 @@ from ._cpu import as_numpy, compiled, each
 from ._triton import available, jit, tl
 
 _PAIRS = 1 << 22  # differences that `reference` holds at once
+_MOST_NEAREST = 256  # k that Triton's kernel holds for each point; compiling it for more takes very long
 
 
 class Neighbours(NamedTuple):
@@ -46,10 +47,13 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(x: Tensor, y: Tensor, k: int) -> Neighbours:
-    """Of m slices of n pairs: x, y `(m, n)`, or `(m, n, d_x)` and `(m, n, d_y)` for vectors; n > k."""
+    """Of m slices of n pairs: x, y `(m, n)`, or `(m, n, d_x)` and `(m, n, d_y)` for vectors; n > k.
+
+    On a GPU `reference` takes vectors and k > 256.
+    """
     if x.ndim == 3 or y.ndim == 3:
         return _cpu_vectors(x, y, k) if x.device.type == "cpu" else reference(x, y, k)
-    if x.is_cuda and available:
+    if x.is_cuda and available and k <= _MOST_NEAREST:
         return _cuda(x, y, k)
     return _cpu(x, y, k) if x.device.type == "cpu" else reference(x, y, k)
 
@@ -339,6 +343,7 @@ def _apart(z: np.ndarray, i: int, j: int, enough: float) -> float:
 
 def _cuda(x: Tensor, y: Tensor, k: int, block: int = 128) -> Neighbours:
     m, n = x.shape
+    x, y = x.contiguous(), y.contiguous()  # sorting keeps strides
     length = _strip_length(n, k)
     found = _empty(x)
     ascending, by_x = x.sort(1)

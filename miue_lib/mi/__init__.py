@@ -38,7 +38,7 @@ def mutual_information(x: Any, y: Any, *, estimator: str = "ksg", **settings: An
 
     x, y: `(N,)` or `(N, d)`, torch tensors or numpy arrays, rows paired; the two sides may differ in d. Whole numbers
         and booleans become float64, half precision becomes float32, complex numbers are refused. All is computed in
-        float64 if one side is float64, else in float32, and averaged in float64.
+        float64 if one side is float64, else in float32 (MINE: in float32 anyway), and averaged in float64.
     estimator: "ksg" (nearest neighbours), "kde" (kernels), "histogram" or "mine" (a neural network). Each is also a
         function of its own, `miue_lib.mi.ksg` and so on, where its settings are described.
 

@@ -20,8 +20,10 @@ class Estimate:
         these marginals at this n. None where it was not asked for.
     per_slice: float64 `(m,)` on the CPU; m = 1 without slices.
     ceiling: the largest value that the estimator can read at this n with these settings, as for Y = X (for MINE: about
-        that); a bent deterministic map may read less. The mean over slices where it depends on the data.
-    n: number of pairs. estimator: its name. settings: everything it was told.
+        that; for KSG: of values that don't repeat); a bent deterministic map may read less. The mean over slices where
+        it depends on the data.
+    n: number of pairs. estimator: its name.
+    settings: the estimator's own, and slices (None or their number), seed, scale and whiten.
     details: what else the estimator has to say, by name (MINE's learning curve, say).
     """
 

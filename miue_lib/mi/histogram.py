@@ -46,7 +46,7 @@ def plan(bins: int = 32, binning: str = "rank", correct: bool = True) -> Measure
     core = partial(readings, bins=bins, binning=binning, correct=correct)
     settings = {"bins": bins, "binning": binning, "correct": correct}
     least_n = bins if binning == "rank" else 2
-    return Measure("histogram", settings, core, least_n=least_n, invariant=binning == "rank", cells=bins**2)
+    return Measure("histogram", settings, core, least_n=least_n, invariant=binning == "rank", cells=lambda n: bins**2)
 
 
 def readings(x: Tensor, y: Tensor, *, bins: int, binning: str, correct: bool) -> Readings:

@@ -30,7 +30,6 @@ min(mean −log S_x, mean −log S_y) + log(n − 1) − ½ log(1 − r²), its 
 from __future__ import annotations
 
 import math
-import warnings
 from functools import partial
 from typing import Any, Unpack
 
@@ -38,9 +37,9 @@ import torch
 from torch import Tensor
 
 from .._errors import bad, check_count, check_number
-from ..kernels.kde import kernel_sums
+from ..kernels.kde import kernel_sums, reference
 from .estimate import Estimate, Readings
-from .sliced import Common, Measure, measure
+from .sliced import Common, Measure, measure, warn
 
 _LEAST_SUM = 0.1
 _REACH = 6.0  # standard deviations on each side that the grid covers
@@ -62,7 +61,24 @@ def plan(grid: int = 256, bandwidth: float = 1.0) -> Measure:
     grid = check_count("grid", grid, 16, _MOST_POINTS)
     bandwidth = check_number("bandwidth", bandwidth, 0, open_low=True)
     core = partial(readings, grid=grid, bandwidth=bandwidth)
-    return Measure("kde", {"grid": grid, "bandwidth": bandwidth}, core, vectors=True, least_n=4, cells=grid**2)
+    cells = lambda n: _raised(grid, bandwidth, n) ** 2  # noqa: E731
+    return Measure("kde", {"grid": grid, "bandwidth": bandwidth}, core, vectors=True, least_n=4, cells=cells)
+
+
+def _width(bandwidth: float, n: int, dimensions: int) -> float:
+    """h, in standard deviations."""
+    h: float = bandwidth * (4 / ((dimensions + 2) * n)) ** (1 / (dimensions + 4))
+    return h
+
+
+def _raised(grid: int, bandwidth: float, n: int) -> int:
+    """Points an axis for pairs of scalars: `grid`, or as many as make a spacing of one kernel width."""
+    h = _width(bandwidth, n, 2)
+    grid = max(grid, math.ceil(2 * _REACH / h) + 1)
+    if grid > _MOST_POINTS:
+        least = bandwidth * 2 * _REACH / h / (_MOST_POINTS - 2)
+        raise bad("bandwidth", f"{bandwidth:g}", f"at least {least:.2g} at n = {n}, or a grid would be too large")
+    return grid
 
 
 def readings(x: Tensor, y: Tensor, *, grid: int, bandwidth: float) -> Readings:
@@ -72,16 +88,15 @@ def readings(x: Tensor, y: Tensor, *, grid: int, bandwidth: float) -> Readings:
     else:
         white, log_volumes = _whiten_pairs(x.double(), y.double())
     n, dimensions = x.shape[1], white[0].shape[2]
-    h = bandwidth * (4 / ((dimensions + 2) * n)) ** (1 / (dimensions + 4))
-    if x.ndim == 2:
-        grid = max(grid, math.ceil(2 * _REACH / h) + 1)  # a spacing of one kernel width at the most
-        if grid > _MOST_POINTS:
-            least = bandwidth * 2 * _REACH / h / (_MOST_POINTS - 2)
-            raise bad("bandwidth", f"{bandwidth:g}", f"at least {least:.2g} at n = {n}, or a grid would be too large")
-    spacing = min(1.0, 2 * _REACH / (h * (grid - 1)))
+    h = _width(bandwidth, n, dimensions)
+    if x.ndim == 3:
+        add = reference
+    else:
+        grid = _raised(grid, bandwidth, n)
+        add = partial(kernel_sums, grid=grid, spacing=min(1.0, 2 * _REACH / (h * (grid - 1))))
     logs, isolated = [], []
     for part in white:
-        sums, squares = (found.double() for found in kernel_sums((part / h).to(x.dtype), grid, spacing))
+        sums, squares = (found.double() for found in add((part / h).to(x.dtype)))
         isolated.append((sums < _LEAST_SUM).double().mean(1))
         sums = sums.clamp_min(_LEAST_SUM)
         logs.append(sums.log() + squares / (2 * sums.square()))
@@ -92,10 +107,9 @@ def readings(x: Tensor, y: Tensor, *, grid: int, bandwidth: float) -> Readings:
     )
     terms = both - of_x - of_y
     if x.ndim == 3 and float(isolated[0].max()) > _MANY_ALONE:
-        warnings.warn(
+        warn(
             f"kde finds {float(isolated[0].max()):.0%} of the points alone in {dimensions} dimensions: what it reads "
-            "there is its own floor, not the data; use slices",
-            stacklevel=4,
+            "there is its own floor, not the data; use slices"
         )
     constant = math.log(n - 1) - log_volumes[0] + log_volumes[1] + log_volumes[2]
     return Readings(

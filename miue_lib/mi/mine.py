@@ -14,6 +14,9 @@ memorising. It is a lower bound up to the noise of n' held-out pairs, and the lo
 trusted beyond about log n' (McAllester and Stratos 2020), which is given as the ceiling: with a few dozen pairs, T can
 exceed it by chance.
 
+Far outliers make T large, and then a few pairs decide the mean of exp T; it is formed in logarithms, so that nothing
+overflows, but heavy tails still read too small. Take scale="rank" there.
+
 All slices are trained at once: the weights of m networks are stacked, and a layer is one batched matrix product. All
 start from the same weights and see the same mini-batches, so that a batch of slices gives what a loop would.
 """
@@ -65,7 +68,12 @@ def plan(
     seed = check_count("seed", seed, 0)
     core = partial(readings, hidden=hidden, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     settings = {"hidden": hidden, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    return Measure("mine", settings, core, vectors=True, least_n=10)
+    cells = lambda n: max(batch_size, _held_out(n)) * hidden + hidden**2  # noqa: E731
+    return Measure("mine", settings, core, vectors=True, least_n=10, cells=cells)
+
+
+def _held_out(n: int) -> int:
+    return max(2, int(_HELD_OUT * n))
 
 
 @torch.inference_mode(False)
@@ -78,7 +86,7 @@ def readings(
     m, n = x.shape[:2]
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(n, generator=generator).to(x.device)
-    held_out = max(2, int(_HELD_OUT * n))
+    held_out = _held_out(n)
     x_test, y_test = x[:, order[:held_out]], y[:, order[:held_out]]
     x, y = x[:, order[held_out:]], y[:, order[held_out:]]
 
@@ -86,17 +94,19 @@ def readings(
     weights = [weight.to(x.device).expand(m, -1, -1).clone().requires_grad_() for weight in weights]
     averaged = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.Adam(weights, lr=learning_rate)
-    running = torch.ones_like(x[:, 0, 0])
+    running = torch.zeros_like(x[:, 0, 0])  # the logarithm of the running mean
     curve: list[Tensor] = []
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             one, other = torch.randint(n - held_out, (2, batch_size), generator=generator).to(x.device)
             together = _network(weights, x[:, one], y[:, one])
-            apart = _network(weights, x[:, one], y[:, other]).exp().mean(1)
+            apart = _network(weights, x[:, one], y[:, other]).logsumexp(1) - math.log(batch_size)
             share = max(_RUNNING, 1 / (step + 1))
-            running = torch.lerp(running, apart.detach(), share)
-            loss = (apart / running - together.mean(1)).sum()  # the gradient of each slice, with a smooth denominator
+            if step:  # T = 0 to begin with, as `running` is
+                running = torch.logaddexp(running + math.log(1 - share), apart.detach() + math.log(share))
+            # The gradient of each slice, with a smooth denominator; the ratio is at most 1 / share
+            loss = ((apart - running).exp() - together.mean(1)).sum()
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

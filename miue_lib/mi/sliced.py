@@ -8,9 +8,11 @@ high dimension: for isotropic Gaussians with ρ = 0.9 it is 0.33 nats in two dim
 from __future__ import annotations
 
 import math
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -23,8 +25,11 @@ from .estimate import Estimate, Readings
 
 SCALES = ("standard", "rank", "none")
 _NEAR_CEILING = 0.75
+_LOCK = threading.Lock()
+_before: list[list[str]] = []  # the precisions that each who is in `_exact_products` found
 _VALUES = {"cpu": 1 << 21, "cuda": 1 << 25}  # projected values of one side held at once
 _SLICES = 65_535  # a GPU's limit for the second axis of a launch
+_ROUNDINGS = 4  # of each column, in the spread of a slice: of the data, of the centred data and of the product
 
 
 class Common(TypedDict, total=False):
@@ -44,7 +49,7 @@ class Measure:
 
     core: of slices x, y `(m, n)` and, if `vectors`, of `(m, n, d_x)`, `(m, n, d_y)`. least_n: the fewest pairs.
     invariant: whether it reads the same however a side is shifted and scaled, so that scaling can be spared.
-    cells: of the table it keeps for each slice.
+    cells: of n, how many numbers it keeps for each slice beside its values.
     """
 
     name: str
@@ -53,15 +58,15 @@ class Measure:
     vectors: bool = False
     least_n: int = 2
     invariant: bool = False
-    cells: int = 0
+    cells: Callable[[int], int] = lambda n: 0
 
 
 def directions(slices: int, dimension_x: int, dimension_y: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """θ `(slices, dimension_x)` and φ `(slices, dimension_y)`: independent, uniform on the unit spheres; float64."""
-    generator = torch.Generator().manual_seed(check_count("seed", seed, 0))
+    generator = torch.Generator("cpu").manual_seed(check_count("seed", seed, 0))
     slices = check_count("slices", slices)
     drawn = [
-        torch.randn(slices, check_count(name, d), generator=generator, dtype=torch.float64)
+        torch.randn(slices, check_count(name, d), generator=generator, dtype=torch.float64, device="cpu")
         for name, d in (("dimension_x", dimension_x), ("dimension_y", dimension_y))
     ]
     return drawn[0] / drawn[0].norm(dim=1, keepdim=True), drawn[1] / drawn[1].norm(dim=1, keepdim=True)
@@ -80,19 +85,21 @@ def measure(x: Any, y: Any, plan: Measure, common: Common) -> Estimate:
     n = len(a)
     if n < plan.least_n:
         raise bad("x", f"{n} rows", f"at least {plan.least_n} for {plan.name} with these settings")
-    for name, side in (("x", a), ("y", b)):
-        _check_varies(name, side, every_column=slices is None)
+    sizes = [_check_varies(name, side, every_column=slices is None) for name, side in (("x", a), ("y", b))]
     if whiten:
         a, b = _whitened("x", a, whiten), _whitened("y", b, whiten)
-    batches = _whole(a, b, plan) if slices is None else _projections(a, b, *_directions(slices, a, b, seed), plan.cells)
+        sizes = [torch.ones_like(side[0]) for side in (a, b)]  # of variance one
+    along = None if slices is None else _directions(slices, a, b, seed)
+    batches = _whole(a, b, plan) if along is None else _projections(a, b, *along, sizes, plan.cells(n))
 
-    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(a.device)
     found, of_shuffled = [], []
-    with _exact_products(a.device):
+    with (
+        torch.cuda.device(a.device) if a.is_cuda else nullcontext(),  # where Triton launches
+        _cpu_by_default(),
+        _exact_products(a.device),
+    ):
+        shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(a.device)
         for u, v in batches:
-            for name, side in (("x", u), ("y", v)):
-                if slices is not None and bool((side.amin(1) == side.amax(1)).any()):
-                    raise bad(name, "a slice that is constant", "data that vary along every direction")
             if scale == "rank" or (scale == "standard" and not plan.invariant):
                 u, v = _scaled("x", u, scale), _scaled("y", v, scale)
             found.append(plan.core(u, v))
@@ -100,14 +107,15 @@ def measure(x: Any, y: Any, plan: Measure, common: Common) -> Estimate:
                 of_shuffled.append(plan.core(u, v[:, shuffled]))
     per_slice, ceiling = _joined(found, "value"), float(_joined(found, "ceiling").mean())
     value, stderr = _mean(found)
-    if not math.isfinite(value):
-        raise bad("x, y", f"data of which {plan.name} reads {value}", "values of moderate size, or scale='standard'")
     baseline, baseline_stderr = _mean(of_shuffled) if with_baseline else (None, None)
+    for reading, what in ((value, "data"), (baseline, "shuffled data")):
+        if reading is not None and not math.isfinite(reading):
+            remedy = "scale='rank'" + " or a smaller learning_rate" * ("learning_rate" in plan.settings)
+            raise bad("x, y", f"{what} of which {plan.name} reads {reading}", f"moderate values: try {remedy}")
     if value >= _NEAR_CEILING * ceiling:
-        warnings.warn(
+        warn(
             f"{plan.name} reads {value:.3g} nats, and can't read more than {ceiling:.3g} at n = {n}: the truth may be "
-            "larger, and is infinite where one side is a continuous function of the other",
-            stacklevel=3,
+            "larger, and is infinite where one side is a continuous function of the other"
         )
     return Estimate(
         value=value,
@@ -136,6 +144,14 @@ def _mean(found: list[Readings]) -> tuple[float, float]:
     return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
+def warn(message: str) -> None:
+    """A warning that points at the line outside this package from which it was entered."""
+    level, frame, package = 1, sys._getframe(), __name__.partition(".")[0]
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
 # What comes in
 
 
@@ -154,13 +170,17 @@ def _pair(x: Any, y: Any, device: Any) -> tuple[Tensor, Tensor]:
 
 
 def _matrix(name: str, value: Any) -> Tensor:
+    if isinstance(value, np.ma.MaskedArray):
+        raise bad(name, "a masked array", "an array without a mask: leave out the pairs where a side is masked")
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "fiub":
             raise bad(name, f"a numpy array of {value.dtype}", "real numbers")
         narrow = value.dtype.kind == "f" and value.dtype.itemsize <= 4
-        value = torch.from_numpy(np.ascontiguousarray(value, np.float32 if narrow else np.float64))
+        value = torch.from_numpy(np.require(value, np.float32 if narrow else np.float64, ["C", "W", "E"]))
     if not isinstance(value, Tensor):
         raise bad(name, type(value).__name__, "a torch tensor or numpy array, (N,) or (N, d)")
+    if value.is_meta or value.layout != torch.strided:
+        raise bad(name, f"a {value.layout} tensor on {value.device}", "a dense tensor that holds values")
     if value.is_complex():
         raise bad(name, str(value.dtype), "real numbers; give real and imaginary part as two columns")
     if value.ndim not in (1, 2) or 0 in value.shape:
@@ -188,13 +208,16 @@ def _check_whiten(whiten: Any) -> bool | int:
     return check_count("whiten", whiten)
 
 
-def _check_varies(name: str, side: Tensor, every_column: bool) -> None:
-    still = side.amin(0) == side.amax(0)
+def _check_varies(name: str, side: Tensor, every_column: bool) -> Tensor:
+    """The largest magnitude in each column; 0 in one that is constant, as rounding is the same in all its rows."""
+    low, high = side.amin(0), side.amax(0)
+    still = low == high
     if bool(still.all()):
         raise bad(name, "one unique value in every row", "a variable that varies")
     if every_column and bool(still.any()):
         columns = still.nonzero()[:, 0].tolist()
         raise bad(name, f"constant columns {columns[:8]}", "columns that vary, or slices=…, which ignore constant ones")
+    return torch.maximum(high, -low).masked_fill(still, 0)
 
 
 # Slices and scaling
@@ -212,11 +235,12 @@ def _whole(a: Tensor, b: Tensor, plan: Measure) -> Iterator[tuple[Tensor, Tensor
 
 
 def _directions(slices: Any, a: Tensor, b: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    if not isinstance(slices, tuple):
+    if not isinstance(slices, (tuple, list)):
         return directions(check_count("slices", slices), a.shape[1], b.shape[1], seed)
     if len(slices) != 2 or not all(isinstance(part, Tensor) and part.ndim == 2 for part in slices):
-        raise bad("slices", f"a tuple of {len(slices)}", "a number, or the pair (theta, phi) of 2-D tensors")
-    theta, phi = slices
+        parts = [f"{part.ndim}-D tensor" if isinstance(part, Tensor) else type(part).__name__ for part in slices]
+        raise bad("slices", f"a {type(slices).__name__} of {parts}", "a number, or a tuple (theta, phi) of 2-D tensors")
+    theta, phi = slices[0].detach(), slices[1].detach()
     for name, part, side in (("theta", theta, a), ("phi", phi, b)):
         if part.shape[1] != side.shape[1]:
             raise bad("slices", f"{name} of shape {tuple(part.shape)}", f"(m, {side.shape[1]}), for as many columns")
@@ -227,31 +251,52 @@ def _directions(slices: Any, a: Tensor, b: Tensor, seed: int) -> tuple[Tensor, T
     return theta, phi
 
 
-def _projections(a: Tensor, b: Tensor, theta: Tensor, phi: Tensor, cells: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(θ A, φ B) `(slices, n)`, a batch of slices at a time."""
-    a, b = a - a.mean(0), b - b.mean(0)  # so that projecting loses no precision to a large mean
+def _projections(
+    a: Tensor, b: Tensor, theta: Tensor, phi: Tensor, sizes: list[Tensor], cells: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(θ A, φ B) `(slices, n)`, a batch of slices at a time. sizes: largest magnitudes of the columns."""
     theta, phi = theta.to(a), phi.to(b)
+    # How far apart rounding alone can put the values of a slice
+    rounding = _ROUNDINGS * torch.finfo(a.dtype).eps
+    noise_x, noise_y = rounding * (theta.abs() @ sizes[0]), rounding * (phi.abs() @ sizes[1])
+    a, b = a - a.mean(0), b - b.mean(0)  # so that projecting loses no precision to a large mean
     size = min(max(1, _VALUES.get(a.device.type, _VALUES["cpu"]) // max(len(a), cells)), _SLICES)
     for start in range(0, len(theta), size):
         part = slice(start, start + size)
-        yield theta[part] @ a.T, phi[part] @ b.T
+        u, v = theta[part] @ a.T, phi[part] @ b.T
+        for name, side, noise in (("x", u, noise_x), ("y", v, noise_y)):
+            if bool((side.amax(1) - side.amin(1) <= noise[part]).any()):
+                raise bad(name, "a slice that is constant up to rounding", "data that vary along every direction")
+        yield u, v
+
+
+def _cpu_by_default() -> Any:
+    """Inside, tensors that don't say where they go (Adam's, say) go to the CPU. Left out, as it costs, if they do."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 @contextmanager
 def _exact_products(device: torch.device) -> Iterator[None]:
-    """Inside, float32 matrices are multiplied in float32: TF32 would leave ten bits, and ties."""
+    """Inside, float32 matrices are multiplied in float32: TF32 would leave ten bits, and ties.
+
+    The switches belong to the process: of several threads inside, the first saves them and the last restores them.
+    """
     # The settings of each backend: torch.get_float32_matmul_precision() raises once somebody has used these.
     mkldnn: Any = torch.backends.mkldnn
     backends: list[Any] = [torch.backends.cuda.matmul, mkldnn.matmul]
-    before = [backend.fp32_precision for backend in backends]
-    try:
+    with _LOCK:
+        _before.append([backend.fp32_precision for backend in backends])
         for backend in backends:
             backend.fp32_precision = "ieee"
+    try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+        with _LOCK:
+            precisions = _before.pop()  # of the first to come in once the list is empty
+            if not _before:
+                for backend, precision in zip(backends, precisions, strict=True):
+                    backend.fp32_precision = precision
 
 
 def _scaled(name: str, values: Tensor, scale: str) -> Tensor:
@@ -260,8 +305,9 @@ def _scaled(name: str, values: Tensor, scale: str) -> Tensor:
         return _normal_scores(values)
     values = values - values.mean(1, keepdim=True)
     deviation = values.std(1, keepdim=True)
-    if not bool(((deviation > 0) & deviation.isfinite()).all()):
-        raise bad(name, f"a standard deviation of {float(deviation.amax())}", "values that vary, of moderate size")
+    unusable = deviation[~((deviation > 0) & deviation.isfinite())]
+    if len(unusable):
+        raise bad(name, f"a standard deviation of {float(unusable[0])}", "values that vary, of moderate size")
     return values / deviation
 
 
