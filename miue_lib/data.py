@@ -94,12 +94,13 @@ class ImageSet:
 
     def balanced(self, n: int) -> ImageSet:
         """The first ⌊n/K⌋ pictures of each of the K classes, in their order. Raises `ValueError` if one has fewer."""
-        each = check_count("n", n) // len(self.classes)
-        counts = torch.bincount(self.labels, minlength=len(self.classes))
-        if not 1 <= each <= int(counts.min()):
-            raise bad("n", n, f"from 1 to {int(counts.min())} pictures for each of {len(self.classes)} classes")
-        one_hot = self.labels[:, None] == torch.arange(len(self.classes), device=self.device)
-        return self.subset((one_hot & (one_hot.cumsum(0) <= each)).any(1).nonzero()[:, 0])
+        each = check_count("n", n) // max(1, len(self.classes))
+        members = [(self.labels == c).nonzero()[:, 0] for c in range(len(self.classes))]
+        fewest = min(map(len, members), default=0)
+        if not 1 <= each <= fewest:
+            k = len(self.classes)
+            raise bad("n", n, f"from {k} to {k * fewest}: each of {k} classes has at least {fewest} pictures")
+        return self.subset(torch.cat([places[:each] for places in members]).sort().values)
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same set on `device`."""

@@ -45,14 +45,90 @@ def test_a_victim_is_trained_once(tmp_path, easy, counted):
     assert counted == ["fit"] * 4
 
 
-def test_another_library_or_machine_reads_nothing(tmp_path, tiny, counted, monkeypatch):
+def names(cache, easy, **changed):
+    """The file that a victim would be kept in."""
+    given = {"kind": "victim", "known": mi.MODELS, "name": "small_resnet", "settings": {"a": {"b": 1}}} | changed
+    sets = given.pop("sets", easy)
+    return cache._path(given["kind"], given["known"], given["name"], given["settings"], *sets)
+
+
+def test_whatever_changes_the_content_changes_the_name(tmp_path, tiny, easy, monkeypatch):
     cache = mi.Cache(tmp_path)
-    cache.craft("random", tiny)
-    monkeypatch.setattr(module, "_library", lambda: "another")
-    cache.craft("random", tiny)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
-    cache.craft("random", tiny)
-    assert counted == ["craft"] * 3
+    train, test = easy
+    more_classes = mi.ImageSet(train.images, train.labels, tuple("abcde"))
+    found = [
+        names(cache, easy, **changed)
+        for changed in (
+            {},
+            {"name": "resnet18"},
+            {"kind": "noise"},
+            {"settings": {"a": {"b": 2}}},
+            {"settings": {"a": {"b": 1}, "c": None}},
+            {"sets": (train,)},
+            {"sets": (train, tiny)},
+            {"sets": (test, train)},
+            {"sets": (more_classes, test)},  # another head
+        )
+    ]
+    for owner, name, value in (
+        (module, "_LIBRARY", "another"),
+        (torch, "__version__", "0"),
+        (module.torchvision, "__version__", "0"),
+        (torch, "get_num_threads", lambda: 99),
+        (torch._C, "_get_mkldnn_enabled", lambda: None),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, value)
+            found.append(names(cache, easy))
+    assert len(set(found)) == len(found)
+    assert names(cache, easy) == found[0]
+
+
+def test_the_digest_is_of_every_source(tmp_path, monkeypatch):
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "em.py").write_text("a = 1")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "cache.py"))
+    before = module._digest_of_source()
+    (tmp_path / "noise" / "em.py").write_text("a = 2")
+    assert module._digest_of_source() != before != module._LIBRARY
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c, s: c.fit("small_resnet", s, on_epoch=print), "settings['on_epoch']: got builtin_function_or_method"),
+        (lambda c, s: c.craft("em", s, surrogate=mi.build("small_resnet", s)), "settings['surrogate']: got Classifier"),
+        (
+            lambda c, s: c.craft("random", s, epsilon=torch.tensor(0.1)),
+            "settings['epsilon']: got Tensor, expected a pl",
+        ),
+        (lambda c, s: c.craft("none", s), "method: got 'none', expected one of"),
+        (lambda c, s: c.fit("none", s), "model: got 'none', expected one of"),
+    ],
+)
+def test_what_has_no_name_is_refused(tmp_path, tiny, call, message):
+    with pytest.raises(ValueError) as error:
+        call(mi.Cache(tmp_path), tiny)
+    assert str(error.value).startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_foreign_methods_are_refused(tmp_path, tiny, monkeypatch):
+    monkeypatch.setitem(mi.METHODS, "mine", lambda images, **settings: None)
+    with pytest.raises(ValueError, match="noise: got 'mine' of .*, expected a method or model of this library"):
+        mi.Cache(tmp_path).craft("mine", tiny)
+
+
+def test_threads_may_write_the_same_file(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from miue_lib._files import write_whole
+
+    contents = [bytes([i]) * 100_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda data: write_whole(tmp_path / "file", data), contents))
+    assert (tmp_path / "file").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_is_not_whole_is_computed_again(tmp_path, tiny, easy, counted):

@@ -126,3 +126,5 @@ def test_balanced_takes_the_first_of_each_class(tiny):
     for n in (2, 54, 0):
         with pytest.raises(ValueError, match="n: got "):
             shuffled.balanced(n)
+    with pytest.raises(ValueError, match="n: got 2, expected from 3 to 51: each of 3 classes has at least 17 pictures"):
+        shuffled.balanced(2)

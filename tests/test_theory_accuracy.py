@@ -72,7 +72,11 @@ def test_sharper_than_hellman_and_raviv_and_than_jensen():
 
 def test_a_head_below_chance_proves_nothing():
     prior = torch.tensor([0.5, 0.25, 0.25])
-    assert theory.information_range(0.3, prior)[1] == pytest.approx(1.5 * math.log(2))
+    everything = 1.5 * math.log(2)
+    assert theory.information_range(0.3, prior)[1] == pytest.approx(everything)
+    assert theory.information_range(0.4999, prior)[1] == pytest.approx(everything)
+    assert theory.information_range(0.5, prior)[1] == pytest.approx(everything - math.log(2))
+    assert theory.accuracy_range(0.0, prior)[0] == pytest.approx(0.5)  # naming the most frequent class
 
 
 @pytest.mark.parametrize(

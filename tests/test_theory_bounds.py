@@ -165,12 +165,38 @@ def test_only_the_ratio_of_scale_and_resolution_counts(sample, factor):
     assert narrow <= wide
 
 
+@pytest.mark.parametrize(("n", "d"), [(8, 512), (300, 5)])
+@pytest.mark.parametrize("resolution", [1e-12, 1e-6, 1e-2])
+def test_small_resolutions_see_small_eigenvalues(n, d, resolution):
+    """Against singular values: a covariance matrix would have lost what is below 2e-16 of its largest entry."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.logspace(0, -9, d, dtype=F64)
+    z = torch.randn(n, d, generator=generator, dtype=F64) * scales
+    labels = torch.arange(n) % 2
+    parts = [z[labels == c] - z[labels == c].mean(0) for c in range(2)]
+    logs = [torch.log1p((torch.linalg.svdvals(p) / resolution).square() / len(p)).sum() for p in parts]
+    bound = theory.mi_bound(z, labels, resolution=resolution)
+    assert bound.covariance == pytest.approx(float(sum(logs)) / 4, rel=1e-6)
+    total = torch.log1p((torch.linalg.svdvals(z - z.mean(0)) / resolution).square() / n).sum() / 2
+    assert bound.unlabelled == pytest.approx(float(total), rel=1e-6)
+
+
+def test_features_and_their_moments_give_the_same_bound():
+    features, labels = draw_features(3, 7, 4, 0.5, False)
+    of_features = theory.mi_bound(features, labels, resolution=0.3)
+    of_moments = theory.moments_bound(theory.class_moments(features, labels), resolution=0.3)
+    for name, value in vars(of_features).items():
+        assert getattr(of_moments, name) == pytest.approx(value, rel=1e-9), name
+
+
 def test_the_cosine_form_is_the_mean_trace_of_unit_vectors():
     generator = torch.Generator().manual_seed(0)
     z = F.normalize(torch.rand(90, 16, generator=generator), dim=1)
     labels = torch.arange(90) % 4
     bound = theory.mi_bound(z.double(), labels, resolution=0.05)
     assert theory.cosine_bound(z, labels, resolution=0.05) == pytest.approx(bound.mean_trace, rel=1e-6)
+    given = theory.cosine_bound(z, labels, resolution=0.05, label_information=0.5)
+    assert given == pytest.approx(bound.mean_trace - bound.label_information + 0.5, rel=1e-6)
 
 
 # The paper's bound
@@ -185,6 +211,20 @@ def test_the_papers_bound_is_exact_for_a_gaussian_class_and_the_true_constant():
     constant = -float(theory.gaussian_entropy(noise))  # I(Z'; Y) = 0, −h(Z' | Z)
     bound = theory.covariance_reduction_bound(moments, constant=constant)
     assert bound == pytest.approx(float(theory.gaussian_vector_mi(joint, 2)), rel=1e-12)
+
+
+def test_the_papers_bound_pays_for_each_class_by_its_share():
+    shares = torch.tensor([0.25, 0.75, 0.0], dtype=F64)
+    sigma = torch.stack((torch.eye(2), 4 * torch.eye(2), torch.zeros(2, 2))).double()
+    moments = theory.ClassMoments(shares, torch.zeros(3, 2), sigma)  # the last class has no share, and no density
+    entropies = math.log(2 * math.pi * math.e) + 0.75 * 0.5 * math.log(16)
+    prices = theory.entropy_continuity(torch.tensor([0.1, 0.2, 0.3]), 0.1, 1.0)
+    bound = theory.covariance_reduction_bound(
+        moments, constant=-1.0, divergence=torch.tensor([0.1, 0.2, 0.3]), least=0.1, most=1.0
+    )
+    assert bound == pytest.approx(entropies + float(shares @ prices) - 1, rel=1e-9)
+    singular = theory.ClassMoments(torch.ones(1), torch.zeros(1, 2), torch.zeros(1, 2, 2))
+    assert theory.covariance_reduction_bound(singular, constant=0.0, divergence=0.1, least=0.0) == math.inf
 
 
 def test_the_papers_bound_measures_the_scale_where_its_constant_is_held():

@@ -79,6 +79,35 @@ def test_a_data_set_at_a_resolution_is_a_mixture():
     assert abs(found.label.value - by_hand.value) <= 4 * (found.label.stderr + by_hand.stderr)
 
 
+def test_standard_errors_are_those_of_repetitions():
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(3, 4, generator=generator)
+    covariances = torch.eye(4).repeat(3, 1, 1) + 0.5
+    thirds = torch.full((3,), 1 / 3)
+    found = [theory.mixture_mi(thirds, means, covariances, 2, n=500, seed=seed) for seed in range(60)]
+    z, labels = torch.randn(60, 2, generator=generator), torch.arange(60) % 3
+    at = [theory.resolved_information(z, labels, resolution=0.5, draws=5, seed=seed) for seed in range(60)]
+    for estimates in (
+        [f.between for f in found], [f.label_x for f in found], [a.picture for a in at], [a.label for a in at]
+    ):  # fmt: skip
+        spread = float(torch.tensor([e.value for e in estimates]).std())
+        claimed = sum(e.stderr for e in estimates) / len(estimates)
+        assert 0.7 <= claimed / spread <= 1.4  # the sd of 60 numbers is uncertain by 1/√118 = 9 %: three and more
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-8, 1e-12])
+def test_narrow_classes_far_from_the_origin_lose_no_digits(scale):
+    z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
+    labels = torch.arange(50) % 5
+    far = 1e-3 / scale * torch.arange(5, dtype=F64)[:, None].repeat(10, 1)  # classes that nothing can confuse
+    plain = theory.resolved_information(z + far, labels, resolution=1.0, draws=3)
+    assert plain.picture.value <= math.log(50) + 1e-9 and plain.label.value <= math.log(5) + 1e-9
+    near = theory.resolved_information(z, labels, resolution=1.0, draws=3)
+    moved = theory.resolved_information(1 / scale + z, labels, resolution=1.0, draws=3)
+    # 1/scale has rounded z itself, by up to 1e-16/scale
+    assert moved.picture.value == pytest.approx(near.picture.value, abs=1e-6 + 1e-15 / scale)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_a_resolution_that_sees_all_or_nothing(scale):
     z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
@@ -98,7 +127,10 @@ def test_a_resolution_that_sees_all_or_nothing(scale):
             lambda: theory.mixture_mi(torch.ones(2), torch.zeros(2, 2), torch.eye(2).repeat(2, 1, 1), 1),
             "weights: got [1",
         ),
-        (lambda: theory.mixture_mi(torch.ones(1), torch.zeros(2), torch.eye(2)[None], 1), "means: got shape (2,)"),
+        (
+            lambda: theory.mixture_mi(torch.ones(1), torch.zeros(2), torch.eye(2)[None], 1),
+            "means: got shape (2,), expected (1, dx + dy)",
+        ),
         (lambda: theory.mixture_mi(torch.ones(1), torch.zeros(1, 2), torch.eye(3)[None], 1), "covariances: got shape"),
         (
             lambda: theory.mixture_mi(torch.ones(1), torch.zeros(1, 2), -torch.eye(2)[None], 1),

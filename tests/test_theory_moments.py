@@ -64,6 +64,20 @@ def test_log_determinants_at_a_resolution_need_no_regular_covariance(per_class, 
         assert float(found[c]) == pytest.approx(float(expected), rel=1e-8, abs=1e-8)
 
 
+def test_covariances_that_are_none_are_refused():
+    eye = torch.eye(3, dtype=F64)
+    for wrong, message in (
+        (eye[0], "shape (3,), expected square matrices"),
+        (eye[:2], "shape (2, 3), expected square matrices"),
+        (eye / 0, "NaN or infinite entries"),
+        (eye + torch.ones(3, 3).triu(1), "a matrix that differs from its transpose"),
+    ):
+        for function in (theory.log_dets, lambda matrices: theory.log_dets_at(matrices, 1.0)):
+            with pytest.raises(ValueError) as error:
+                function(wrong)
+            assert f"covariances: got {message}" in str(error.value)
+
+
 def test_shrinkage_is_that_of_ledoit_and_wolf():
     from sklearn.covariance import ledoit_wolf
 
@@ -92,15 +106,29 @@ def test_the_trace_is_one_less_the_mean_cosine(seed, d, classes, narrowness):
     assert torch.allclose(theory.mean_cosines(z, labels), by_pairs, rtol=1e-9, atol=1e-12)
 
 
-def test_the_identity_in_half_precision():
-    z, labels = sample(n=800, d=64, classes=4)
-    z = F.normalize(z.relu() + 0.1, dim=1)
-    exact = theory.class_moments(z, labels).traces
-    for dtype in (torch.bfloat16, torch.float16):
-        rounded = z.to(dtype)
-        traces = theory.class_moments(rounded, labels).traces
-        assert torch.allclose(traces, 1 - theory.mean_cosines(rounded, labels), rtol=1e-3)
-        assert torch.allclose(traces, exact, rtol=1e-2)
+@pytest.mark.parametrize("d", [8, 64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_identity_in_half_precision(d, dtype):
+    """Rounding changes lengths; undone, the identity is exact, and the trace is that of the rounded features."""
+    z, labels = sample(n=800, d=d, classes=4)
+    rounded = F.normalize(z.relu() + 0.1, dim=1).to(dtype)
+    again = F.normalize(rounded.double(), dim=1)
+    cosines = theory.mean_cosines(rounded, labels)
+    assert torch.allclose(theory.class_moments(again, labels).traces, 1 - cosines, rtol=1e-9)
+    assert torch.allclose(theory.class_moments(rounded, labels).traces, 1 - cosines, rtol=1e-3)
+
+
+def test_lengths_are_forgiven_what_rounding_does_to_them():
+    z, labels = sample(n=40, d=4)
+    for dtype, forgiven, too_much in (
+        (torch.float64, 1e-7, 1e-5),
+        (torch.float32, 5e-6, 1e-4),
+        (torch.bfloat16, 5e-3, 3e-2),
+    ):
+        unit = F.normalize(z, dim=1)
+        theory.mean_cosines((unit * (1 + forgiven)).to(dtype), labels)
+        with pytest.raises(ValueError, match="features: got lengths"):
+            theory.mean_cosines((unit * (1 + too_much)).to(dtype), labels)
 
 
 # What is refused

@@ -51,15 +51,27 @@ def test_repeated_values_are_infinitely_far():
 def test_scale_and_shift_do_not_matter():
     z = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=F64).relu()
     labels = torch.arange(200) % 2
-    one, other = (theory.gaussianity(part, labels, repeats=9) for part in (z, 1e3 * z - 5))
-    assert torch.allclose(one.divergence, other.divergence)
+    one, *others = (theory.gaussianity(part, labels, repeats=9) for part in (z, 1e3 * z - 5, 1e-170 * z, 1e160 * z))
+    assert one.p_value.dtype == one.divergence.dtype == F64
+    for other in others:
+        assert torch.allclose(one.divergence, other.divergence)
+
+
+def test_features_of_the_same_seed_are_not_the_null():
+    z = torch.randn(400, 512, generator=torch.Generator().manual_seed(0), dtype=F64)
+    assert float(theory.gaussianity(z, torch.zeros(400).long(), repeats=19, seed=0).p_value) > 0.05
 
 
 @pytest.mark.parametrize(
     ("features", "labels", "settings", "message"),
     [
         (torch.randn(30, 2), torch.arange(30) % 2, {}, "labels: got a class of 15 pictures, expected at least 20"),
-        (torch.ones(40, 2), torch.arange(40) % 2, {}, "features: got a class that does not vary along some direction"),
+        (
+            torch.ones(40, 2),
+            torch.arange(40) % 2,
+            {},
+            "features: got a class that does not vary, expected classes that",
+        ),
         (torch.randn(40, 2), torch.arange(40) % 2, {"slices": 0}, "slices: got 0, expected a whole number >= 1"),
         (torch.randn(40, 2), torch.arange(40) % 2, {"repeats": 1}, "repeats: got 1, expected a whole number >= 2"),
         (torch.randn(40, 2) / 0, torch.arange(40) % 2, {}, "features: got 80 values that are NaN or infinite"),

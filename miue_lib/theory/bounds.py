@@ -30,7 +30,7 @@ from torch import Tensor
 
 from .._errors import bad, check_count, check_number
 from ._checks import elements
-from .moments import ClassMoments, class_moments, log_dets, log_dets_at, mean_cosines
+from .moments import ClassMoments, by_class, log_det_at, log_dets, unit_by_class
 
 
 @dataclass(frozen=True)
@@ -60,34 +60,55 @@ def mi_bound(features: Tensor, labels: Tensor, *, resolution: float, label_infor
     features: Z' `(N, d)`, finite. labels: int64 `(N,)`, at least two of each class. resolution: σ > 0, in the units of
     the features: bring those to one scale first (unit length, say), or the bound measures their scale.
     label_information: I(Z; Y) or I(Z' + σN; Y), in [0, H(Y)], if one is known; by default H(Y).
-    Memory is O(K d²) for K classes.
+
+    Eigenvalues are squared singular values of the centred features: also small ones are right, and so is a resolution
+    far below the largest.
     """
-    return moments_bound(class_moments(features, labels), resolution=resolution, label_information=label_information)
+    parts = by_class(features, labels)
+    n, d = features.shape
+    means = torch.stack([z.mean(0) for z in parts])
+    counts = torch.tensor([len(z) for z in parts], dtype=torch.float64, device=means.device)
+    # A triangular factor has the singular values of the centred features it stands for, in at most d rows.
+    factors = [torch.linalg.qr(z - mean, mode="r").R for z, mean in zip(parts, means, strict=True)]
+    between = counts.sqrt()[:, None] * (means - counts @ means / n)
+    within = [torch.linalg.svdvals(factor).square() / len(z) for factor, z in zip(factors, parts, strict=True)]
+    total = torch.linalg.svdvals(torch.cat((*factors, between))).square() / n
+    return _assemble(counts / n, within, total, d, resolution, label_information)
 
 
 def moments_bound(moments: ClassMoments, *, resolution: float, label_information: float | None = None) -> MIBound:
-    """As `mi_bound`, for a distribution of which the class moments are known."""
+    """As `mi_bound`, for a distribution of which the class moments are known (see `log_dets_at` on small σ)."""
+    within, total = torch.linalg.eigvalsh(moments.covariances), torch.linalg.eigvalsh(moments.total_covariance)
+    return _assemble(moments.shares, list(within), total, moments.means.shape[1], resolution, label_information)
+
+
+def _assemble(
+    shares: Tensor, within: list[Tensor], total: Tensor, d: int, resolution: float, label_information: float | None
+) -> MIBound:
+    """From the eigenvalues of each Σ_y and of Σ."""
     sigma = check_number("resolution", resolution, 0, open_low=True)
-    of_labels = float(moments.label_entropy)
-    if label_information is not None:
-        given = check_number("label_information", label_information, 0)
-        if given > of_labels + 1e-9:
-            raise bad("label_information", f"{given:.6g} nats", f"at most H(Y) = {of_labels:.6g}")
-        of_labels = given
-    d = moments.means.shape[1]
-    spread = moments.traces.clamp_min(0) / sigma / sigma / d
-    covariance = float(0.5 * moments.shares @ log_dets_at(moments.covariances, sigma))
-    trace = float(d / 2 * moments.shares @ spread.log1p())
-    mean_trace = float(d / 2 * torch.log1p(moments.shares @ spread))
+    of_labels = _label_information(shares, label_information)
+    spread = torch.stack([spectrum.clamp_min(0).sum() for spectrum in within]) / sigma / sigma / d
+    covariance = float(0.5 * shares @ torch.stack([log_det_at(spectrum, sigma) for spectrum in within]))
     return MIBound(
         label_information=of_labels,
         covariance=covariance,
         total=of_labels + covariance,
-        trace=of_labels + trace,
-        mean_trace=of_labels + mean_trace,
-        unlabelled=float(0.5 * log_dets_at(moments.total_covariance, sigma)),
+        trace=of_labels + float(d / 2 * shares @ spread.log1p()),
+        mean_trace=of_labels + float(d / 2 * torch.log1p(shares @ spread)),
+        unlabelled=float(0.5 * log_det_at(total, sigma)),
         resolution=sigma,
     )
+
+
+def _label_information(shares: Tensor, given: float | None) -> float:
+    entropy = float(-torch.xlogy(shares, shares).sum())
+    if given is None:
+        return entropy
+    known = check_number("label_information", given, 0)
+    if known > entropy + 1e-9:
+        raise bad("label_information", f"{known:.6g} nats", f"at most H(Y) = {entropy:.6g}")
+    return known
 
 
 def cosine_bound(
@@ -95,18 +116,20 @@ def cosine_bound(
 ) -> float:
     """The bound in the terms of the loss: H(Y) + d/2 log(1 + (1 − c̄)/(dσ²)), c̄ the mean cosine within classes.
 
-    features: `(N, d)` of unit length, or a `ValueError`; then it equals `mi_bound(…).mean_trace`. The other arguments
-    are those of `mi_bound`.
+    features: `(N, d)` of unit length up to rounding, which is undone, or a `ValueError`; of exactly unit length it
+    equals `mi_bound(…).mean_trace`. The other arguments are those of `mi_bound`.
     """
-    cosines, moments = mean_cosines(features, labels), class_moments(features, labels)
-    bound = moments_bound(moments, resolution=resolution, label_information=label_information)
+    sigma = check_number("resolution", resolution, 0, open_low=True)
+    parts = unit_by_class(features, labels)
+    shares = torch.tensor([len(z) for z in parts], dtype=torch.float64, device=features.device) / len(features)
+    cosine = shares @ torch.stack([z.mean(0).square().sum() for z in parts])
     d = features.shape[1]
-    spread = (1 - moments.shares @ cosines).clamp_min(0) / resolution / resolution / d
-    return bound.label_information + float(d / 2 * spread.log1p())
+    spread = (1 - cosine).clamp_min(0) / sigma / sigma / d
+    return _label_information(shares, label_information) + float(d / 2 * spread.log1p())
 
 
 def entropy_continuity(divergence: float | Tensor, least: float | Tensor, most: float | Tensor) -> Tensor:
-    """C √ε: how far the entropies of p and q can be apart if KL(q ‖ p) ≤ ε < 1 and m ≤ p ≤ M wherever q > 0.
+    """C √ε: how far the entropies of p and q can be apart if KL(q ‖ p) ≤ ε < 1 and m ≤ p ≤ M wherever p > 0.
 
     |h(p) − h(q)| = |∫ (q − p) log p + KL(q ‖ p)| ≤ max |log p| ‖q − p‖₁ + ε, and ‖q − p‖₁ ≤ √(2ε) by Pinsker.
 
@@ -140,7 +163,11 @@ def covariance_reduction_bound(
     continuity = entropy_continuity(divergence, least, most).to(entropies.device)
     if continuity.ndim and continuity.shape != entropies.shape:
         raise bad("divergence, least, most", f"shape {tuple(continuity.shape)}", f"numbers, or ({len(entropies)},)")
-    return float(moments.shares @ (entropies + continuity)) + check_number("constant", constant, -math.inf)
+    fixed = check_number("constant", constant, -math.inf)
+    there = moments.shares > 0
+    if bool(continuity.expand_as(entropies)[there].isinf().any()):
+        return math.inf  # also where another term is −∞: a price that is not finite bounds nothing
+    return float(moments.shares[there] @ (entropies + continuity)[there]) + fixed
 
 
 def least_mean_cosine(loss: float | Tensor, classes: int, temperature: float) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._errors import bad, check_number
 from ._checks import float64
 
-_UNIT = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}  # of a length from 1
+_UNIT = {torch.float64: 1e-6, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}  # of a length from 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,29 +130,56 @@ def _ledoit_wolf(centred: Tensor, sigma: Tensor) -> float:
 
 
 def log_dets(covariances: Tensor) -> Tensor:
-    """log det of each of `covariances` `(…, d, d)`: `(…)`; −∞ where one is singular up to rounding."""
-    values = torch.linalg.eigvalsh(float64("covariances", covariances, "covariance matrices (…, d, d)"))
+    """log det of each of `covariances` `(…, d, d)`: `(…)`; −∞ where one is singular up to rounding, which is where an
+    eigenvalue is below 2e-16 d times the largest."""
+    values = _spectra(covariances)
     rounding = torch.finfo(torch.float64).eps * values.shape[-1] * values[..., -1:].clamp_min(0)
     return torch.where(values > rounding, values, 0.0).log().sum(-1)
 
 
 def log_dets_at(covariances: Tensor, resolution: float) -> Tensor:
-    """log det(I + Σ/σ²) of each of `covariances` `(…, d, d)`: finite also where Σ is singular."""
+    """log det(I + Σ/σ²) of each of `covariances` `(…, d, d)`: finite also where Σ is singular.
+
+    A covariance matrix has lost what is below 2e-16 of its largest entry: σ² should be well above that. (`mi_bound`
+    works on the features themselves, and needs no such care.)
+    """
     sigma = check_number("resolution", resolution, 0, open_low=True)
-    values = torch.linalg.eigvalsh(float64("covariances", covariances, "covariance matrices (…, d, d)"))
-    # Divided twice: σ² may underflow where λ/σ² does not.
-    return torch.log1p(values.clamp_min(0) / sigma / sigma).sum(-1)
+    return log_det_at(_spectra(covariances), sigma)
+
+
+def log_det_at(spectrum: Tensor, sigma: float) -> Tensor:
+    """Σ_i log(1 + λ_i/σ²) over the last dimension."""
+    return torch.log1p(spectrum.clamp_min(0) / sigma / sigma).sum(-1)  # σ² may underflow where λ/σ² does not
+
+
+def _spectra(covariances: Tensor) -> Tensor:
+    matrices = float64("covariances", covariances, "covariance matrices (…, d, d)")
+    if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2] or not matrices.numel():
+        raise bad("covariances", f"shape {tuple(matrices.shape)}", "square matrices (…, d, d)")
+    if not matrices.isfinite().all():
+        raise bad("covariances", "NaN or infinite entries", "finite numbers")
+    if bool(((matrices - matrices.mT).abs().amax((-1, -2)) > 1e-5 * matrices.abs().amax((-1, -2))).any()):
+        raise bad("covariances", "a matrix that differs from its transpose", "symmetric matrices")
+    spectra: Tensor = torch.linalg.eigvalsh((matrices + matrices.mT) / 2)
+    return spectra
 
 
 def mean_cosines(features: Tensor, labels: Tensor) -> Tensor:
     """c̄_y `(K,)`: the mean cosine over all ordered pairs of a class, each picture with itself included.
 
-    It is ‖mean of the unit vectors‖², so that tr Σ_y = 1 − c̄_y for features of unit length, exactly.
+    It is ‖mean of the unit vectors‖², so that tr Σ_y = 1 − c̄_y for features of unit length, exactly. (Of very narrow
+    classes take the trace: 1 − c̄ can't be known better than to 1e-16.)
 
-    features: `(N, d)`, of unit length up to the rounding of their type. Raises `ValueError` for any other.
+    features: `(N, d)`, of unit length up to the rounding of their type; what rounding has changed is undone, and each
+    taken at length 1. Raises `ValueError` for any other length.
     """
+    return torch.stack([z.mean(0).square().sum() for z in unit_by_class(features, labels)])
+
+
+def unit_by_class(features: Tensor, labels: Tensor) -> list[Tensor]:
+    """As `by_class`, at a length of exactly 1; a `ValueError` if that changes more than rounding does."""
     parts = by_class(features, labels)
     apart = max(float((z.norm(dim=1) - 1).abs().max()) for z in parts)
-    if apart > _UNIT.get(features.dtype, 1e-8):
+    if apart > _UNIT.get(features.dtype, 1e-6):
         raise bad("features", f"lengths that differ from 1 by up to {apart:.3g}", "vectors of unit length: normalise")
-    return torch.stack([(z / z.norm(dim=1, keepdim=True)).mean(0).square().sum() for z in parts])
+    return [z / z.norm(dim=1, keepdim=True) for z in parts]

@@ -19,13 +19,15 @@ from torch.nn import functional as F
 from .._errors import bad, check_count
 from .moments import by_class
 
+_OWN = 0x6E6F726D
+
 
 @dataclass(frozen=True, eq=False)
 class Gaussianity:
     """For each of K classes, float64.
 
     divergence: `(K,)` nats a slice, the mean over slices less the mean under the null: about 0 for Gaussian features,
-        ∞ where a slice repeats values as no density does.
+        ∞ where a slice repeats one value more than about 2√n times, as no density does.
     null: `(K, repeats)` the same for Gaussian samples of the class's size and covariance, with mean 0.
     p_value: `(K,)` how often a Gaussian sample looks at least as far from Gaussian; at least 1/(repeats + 1).
     """
@@ -39,7 +41,7 @@ def gaussianity(features: Tensor, labels: Tensor, *, slices: int = 50, repeats: 
     """Compare each class of `features` `(N, d)` with Gaussian samples of its size and covariance.
 
     labels: int64 `(N,)`, at least 20 of each class. slices: random directions. repeats: samples under the null.
-    Raises `ValueError` for a class that does not vary along some direction.
+    Raises `ValueError` for a class that does not vary.
     """
     parts = by_class(features, labels)
     smallest = min(len(part) for part in parts)
@@ -47,7 +49,8 @@ def gaussianity(features: Tensor, labels: Tensor, *, slices: int = 50, repeats: 
         raise bad("labels", f"a class of {smallest} pictures", "at least 20 of each class")
     check_count("slices", slices)
     check_count("repeats", repeats, 2)
-    generator = torch.Generator().manual_seed(check_count("seed", seed, 0))
+    # Not `seed` itself: somebody's Gaussian features, drawn with the same one, would be the null's own samples.
+    generator = torch.Generator().manual_seed(check_count("seed", seed, 0) ^ _OWN)
     d = features.shape[1]
     theta = F.normalize(torch.randn(slices, d, generator=generator, dtype=torch.float64), dim=1).to(features.device)
     divergence, null, p_values = [], [], []
@@ -55,7 +58,8 @@ def gaussianity(features: Tensor, labels: Tensor, *, slices: int = 50, repeats: 
         n = len(z)
         projected = theta @ (z - z.mean(0)).T
         if not bool((projected.amax(1) > projected.amin(1)).all()):
-            raise bad("features", "a class that does not vary along some direction", "classes that vary")
+            raise bad("features", "a class that does not vary", "classes that vary")
+        projected = projected / projected.amax()  # so that no square overflows or vanishes
         observed = _divergence(projected)
         # Slices of a Gaussian sample with the class's covariance: correlated as the class's own slices are
         values, axes = torch.linalg.eigh(projected @ projected.T / n)
@@ -68,7 +72,7 @@ def gaussianity(features: Tensor, labels: Tensor, *, slices: int = 50, repeats: 
         )
         divergence.append(observed - of_gaussian.mean())
         null.append(of_gaussian - of_gaussian.mean())
-        p_values.append((1 + (of_gaussian >= observed).sum()) / (1 + repeats))
+        p_values.append((1 + (of_gaussian >= observed).sum().double()) / (1 + repeats))
     return Gaussianity(torch.stack(divergence), torch.stack(null), torch.stack(p_values))
 
 
