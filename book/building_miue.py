@@ -95,10 +95,11 @@ print(f"model {run.model}, {run.seeds} victims for each kind of data")
 # left to learn from what the pictures show. The paper says it in terms of mutual information: the less $g(x')$ tells
 # about $g(x)$, the less can be learnt. Its Theorem 5.1 bounds that information by the spread of the features *within*
 # each class, so that narrow classes leave little room for it. (That the explanation holds is the paper's claim; this
-# chapter builds on it, and later ones are to test it.) Narrow classes alone would not do, since sending every picture
-# to one point makes them narrow too; so the classes are pushed apart as well. Hence the loss of MI-UE. For the
-# features $g_1, \dots, g_B$ of a batch, the cosine $c_{jk}$ between $g_j$ and $g_k$, a temperature $\tau$, and $d$
-# features, each picture $j$ contributes
+# chapter builds on it. [The Gaussian-covariance theorem](covariance_theorem.ipynb) proves what can be proved and tests
+# the rest on a few victims; later chapters are to test it on many methods.) Narrow classes alone would not do, since
+# sending every picture to one point makes them narrow too; so the classes are pushed apart as well. Hence the loss of
+# MI-UE. For the features $g_1, \dots, g_B$ of a batch, the cosine $c_{jk}$ between $g_j$ and $g_k$, a temperature
+# $\tau$, and $d$ features, each picture $j$ contributes
 #
 # $$\ell_j = -\log \frac{\sum_{k:\, y_k = y_j} e^{c_{jk}/\tau}}{\sum_k e^{c_{jk}/\tau}}
 # \; + \; \zeta \, \log\Bigl(1 + \sum_{k:\, y_k = y_j} \lVert g_j - g_k \rVert_2 / d\Bigr).$$
@@ -434,7 +435,8 @@ for name in ("EM", "MI-UE"):
 # The loss asked for narrow classes on the *surrogate*. Here is the spread within a class on the *victims*, measured
 # on the pictures each was trained on: features scaled to length one, trace of each class's covariance $\Sigma_y$,
 # mean over classes. For unit vectors it equals one minus the mean cosine over all ordered pairs of a class, each
-# picture with itself included, which is the link between the theorem and the loss; the cell checks it.
+# picture with itself included, which is the link between the theorem and the loss
+# ([Lemma 3](covariance_theorem.ipynb#lemma-3-trace-and-cosine)); the cell checks it.
 
 
 # %%
