@@ -14,12 +14,13 @@ from miue_lib.kernels import _triton
 COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from miue_lib.kernels import histogram, kde, ksg
+from miue_lib.kernels import crop_flip, histogram, kde, ksg, noise_step, similarity
 
-def check(kernel, constants, **arguments):
+def check(kernel, constants, warps=4, **arguments):
     signature = {name: arguments.get(name, "constexpr") for name in kernel.arg_names}
-    for capability in (75, 90) if real == "fp32" else (90,):  # T4, H100
-        built = compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", capability, 32))
+    for capability in {"fp32": (75, 90), "fp16": (75,)}.get(real, (90,)):  # T4, H100
+        built = compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", capability, 32),
+                        options={"num_warps": warps})
         assert built.asm["cubin"], kernel
         assert built.metadata.shared <= 48 * 1024, kernel
 
@@ -34,6 +35,25 @@ for real in ("fp32", "fp64"):
         check(kde._spread_kernel, {"D": d, "BLOCK": 1024}, points=array, table=array, n="i32", grid="i32", scale="fp32")
         check(kde._read_kernel, {"D": d, "BLOCK": 1024}, points=array, table=array, sums=array, n="i32", grid="i32",
               scale="fp32", at_zero="fp32", at_one="fp32")
+
+real = "fp32"  # both capabilities
+for kind in ("u8", "i16", "i32", "i64", "fp32"):
+    for transposed in (False, True):
+        constants = {"C": 3, "H": 32, "W": 32, "NOISY": kind == "fp32", "TRANSPOSED": transposed, "BLOCK": 1024}
+        check(crop_flip._kernel, constants, source="*" + kind, images="*u8", target="*" + kind, dy="*i64", dx="*i64",
+              flip="*u8", pad="i32", stride_n="i32", stride_c="i32", stride_h="i32", stride_w="i32")
+for kind in ("fp32", "fp16", "bf16"):
+    check(noise_step._kernel, {"BLOCK": 1024}, delta="*fp32", images="*u8", gradient="*" + kind, size="i32",
+          step="fp32", epsilon="fp32")
+for half, precision in (("fp32", "ieee"), ("fp16", "tf32"), ("bf16", "tf32")):
+    real = half  # float16 is what a T4 computes in, bfloat16 what an H100 does
+    batch = {"g": "*" + half, "scale": "*fp32", "first": "*i64", "last": "*i64", "centred": "*fp32", "squares": "*fp32",
+             "n": "i32", "d": "i32", "width": "i32", "sharpness": "fp32"}
+    sizes = {"DISTANCES": True, "PRECISION": precision, "BLOCK": similarity._BLOCK, "CHUNK": similarity._CHUNK}
+    batch["warps"] = similarity._WARPS
+    check(similarity._forward_kernel, sizes | {"SELF": False}, **batch, own="*fp32", other="*fp32", spread="*fp32")
+    check(similarity._backward_kernel, sizes, **batch, beta="*fp32", gamma="*fp32", alpha="*fp32", turn="*fp32",
+          move="*fp32")
 """
 
 
