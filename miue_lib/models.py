@@ -6,15 +6,23 @@ The budget ε of a perturbation lives in pixel space, so a model that normalises
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from ._errors import bad, check_choice, check_count
-from .data import ImageSet
+from ._files import write_whole
+from .data import ImageSet, default_device
+
+_FORMAT = "miue_lib.model/1"
+_MOMENT_PIXELS = 1 << 24  # that `build` counts at once: pictures may be more than memory holds
 
 
 class Classifier(nn.Module):
@@ -22,10 +30,16 @@ class Classifier(nn.Module):
 
     body: maps normalised pictures `(n, C, H, W)` to features `(n, width)`.
     mean, std: `(C,)`, in pixel values in [0, 1].
+
+    One that `build` made knows its architecture's name, the `(C, H, W)` of its pictures and its class names, which
+    is what `save_model` needs to write beside the weights; of any other these are empty.
     """
 
     mean: Tensor
     std: Tensor
+    architecture: str = ""
+    picture_shape: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     def __init__(self, body: nn.Module, width: int, classes: int, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -96,18 +110,85 @@ def build(name: str, images: ImageSet, *, seed: int = 0) -> Classifier:
     """
     check_choice("model", name, MODELS)
     check_count("seed", seed, 0)
-    pixels = images.images.transpose(0, 1).flatten(1)
-    # uint8 has few values: their histogram gives exact moments without a float copy of the whole set.
-    counts = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()
-    values = torch.arange(256, device=counts.device, dtype=torch.float64) / 255
-    shares = counts / counts.sum(1, keepdim=True)
+    return _initialised(name, images, *_moments(images.images), seed).to(images.device)
+
+
+def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(C,)` of each channel of uint8 `(N, C, H, W)`, float32 on the CPU, in [0, 1].
+
+    uint8 has few values: their histogram gives exact moments, and needs no more than a block of the pictures at once.
+    """
+    rows = max(1, _MOMENT_PIXELS // images[:1].numel()) if len(images) else 1
+    counts = torch.zeros((images.shape[1], 256), dtype=torch.int64, device=images.device)
+    for start in range(0, len(images), rows):
+        pixels = images[start : start + rows].transpose(0, 1).flatten(1)
+        counts += torch.stack([torch.bincount(channel, minlength=256) for channel in pixels])
+    values = torch.arange(256, device=images.device, dtype=torch.float64) / 255
+    shares = counts.double() / counts.sum(1, keepdim=True)
     mean = shares @ values
     std = (shares @ values.square() - mean.square()).clamp_min(1e-12).sqrt().clamp_min(1 / 255)
+    return mean.float().cpu(), std.float().cpu()
+
+
+def _initialised(name: str, images: ImageSet, mean: Tensor, std: Tensor, seed: int) -> Classifier:
+    """The architecture with weights drawn from `seed`, on the CPU; of `images` only shape and classes matter."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU's generator as well
         body, width = MODELS[name](images)
-        model = Classifier(body, width, len(images.classes), mean.float().cpu(), std.float().cpu())
-    return model.to(images.device).to(memory_format=torch.channels_last)
+        model = Classifier(body, width, len(images.classes), mean, std)
+    model.architecture, model.class_names = name, images.classes
+    model.picture_shape = tuple(images.images.shape[1:])
+    return model.to(memory_format=torch.channels_last)
+
+
+def save_model(model: Classifier, path: str | Path) -> None:
+    """Write the weights of a model that `build` made as a safetensors file, whole or not at all.
+
+    Raises `ValueError` for any other module, or a path in a folder that does not exist.
+    """
+    if not isinstance(model, Classifier) or model.architecture not in MODELS:
+        raise bad("model", type(model).__name__, "a Classifier made by build")
+    path = Path(path)
+    if not path.parent.is_dir() or path.is_dir():
+        raise bad("path", repr(str(path)), "a file in a folder that exists")
+    about = {
+        "architecture": model.architecture,
+        "picture_shape": model.picture_shape,
+        "class_names": model.class_names,
+    }
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_whole(path, save(weights, metadata={"format": _FORMAT, "about": json.dumps(about)}))
+
+
+def load_model(path: str | Path, *, device: torch.device | str | None = None) -> Classifier:
+    """Read what `save_model` wrote, onto `device` (by default the GPU where there is one).
+
+    Raises `ValueError` for a path that is not there, a file that is not whole, and an architecture that is not known.
+    """
+    if not Path(path).is_file():
+        raise bad("path", repr(str(path)), "a file written by save_model")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise bad("path", f"{str(path)!r} of format {metadata.get('format')!r}", f"format {_FORMAT!r}")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise bad("path", f"{str(path)!r} ({error})", "a whole file written by save_model") from error
+    try:
+        about = json.loads(metadata["about"])
+        name, shape, classes = (about[key] for key in ("architecture", "picture_shape", "class_names"))
+        like = ImageSet(torch.empty((0, *shape), dtype=torch.uint8), torch.empty(0, dtype=torch.int64), tuple(classes))
+        mean, std = (weights[key].flatten() for key in ("mean", "std"))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise bad("path", f"{str(path)!r} ({error!r})", "a whole file written by save_model") from error
+    check_choice(f"architecture in {str(path)!r}", name, MODELS)
+    try:
+        model = _initialised(name, like, mean, std, seed=0)
+        model.load_state_dict(weights)
+    except RuntimeError as error:  # weights that are missing, too many or of other sizes
+        raise bad("path", f"{str(path)!r} ({str(error).splitlines()[0]})", f"the weights of a {name}") from error
+    return model.to(default_device() if device is None else device)
 
 
 def frozen(model: nn.Module) -> nn.Module:

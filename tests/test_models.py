@@ -1,10 +1,12 @@
 """Models: the same seed gives the same one, pixel values in [0, 1] go in, features come out flat."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import miue_lib as mi
-from miue_lib.models import frozen
+from miue_lib.models import frozen, load_model, save_model
 
 
 @pytest.mark.parametrize("name", list(mi.MODELS))
@@ -78,3 +80,71 @@ def test_a_frozen_copy_computes_the_same_without_weight_gradients(
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in copied.modules())
     assert not any(p.requires_grad for p in copied.parameters())
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_moments_do_not_depend_on_the_blocks_they_are_counted_in(
+    tiny: mi.ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = mi.build("small_resnet", tiny)
+    for pixels in (1, 5 * 12 * 12, 95 * 12 * 12):  # one picture at a time, several, all but one
+        monkeypatch.setattr("miue_lib.models._MOMENT_PIXELS", pixels)
+        blocks = mi.build("small_resnet", tiny)
+        assert torch.equal(whole.mean, blocks.mean)
+        assert torch.equal(whole.std, blocks.std)
+
+
+@pytest.mark.parametrize("name", list(mi.MODELS))
+def test_a_file_brings_a_trained_model_back(name: str, easy: tuple[mi.ImageSet, mi.ImageSet], tmp_path: Path) -> None:
+    train, test = easy
+    model = mi.build(name, train, seed=3)
+    mi.fit(model, train.subset(slice(0, 64)), epochs=1, batch_size=32)
+    save_model(model, tmp_path / "victim.safetensors")
+    torch.default_generator.manual_seed(7)
+    expected = torch.rand(1)
+    torch.default_generator.manual_seed(7)
+    back = load_model(tmp_path / "victim.safetensors", device="cpu")
+    assert torch.equal(torch.rand(1), expected)
+    assert (back.architecture, back.picture_shape, back.class_names) == (name, (1, 12, 12), ("0", "1", "2"))
+    assert torch.equal(mi.features(back, test), mi.features(model, test))
+    assert mi.accuracy(back, test) == mi.accuracy(model, test)
+    mi.fit(back, train.subset(slice(0, 64)), epochs=1, batch_size=32)  # not frozen
+    assert [path.name for path in tmp_path.iterdir()] == ["victim.safetensors"]
+
+
+def test_a_model_that_cannot_be_saved_is_refused(tiny: mi.ImageSet, tmp_path: Path) -> None:
+    model = mi.build("small_resnet", tiny)
+    own = mi.Classifier(torch.nn.Flatten(), 144, 3, torch.zeros(1), torch.ones(1))
+    for module in (own, torch.nn.Flatten()):
+        with pytest.raises(ValueError, match="model: got .*, expected a Classifier made by build"):
+            save_model(module, tmp_path / "victim")  # type: ignore[arg-type]
+    for path in (tmp_path / "no" / "victim", tmp_path):
+        with pytest.raises(ValueError, match="path: got .*, expected a file in a folder that exists"):
+            save_model(model, path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_and_foreign_models_are_refused(tiny: mi.ImageSet, tmp_path: Path) -> None:
+    path = tmp_path / "victim.safetensors"
+    save_model(mi.build("small_resnet", tiny), path)
+    whole = path.read_bytes()
+
+    def refused(content: bytes, message: str) -> None:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            load_model(path, device="cpu")
+
+    for size in (0, 5, 100, len(whole) // 2, len(whole) - 1):
+        refused(whole[:size], "path: got .*, expected a whole file written by save_model")
+    refused(whole.replace(b"miue_lib.model/1", b"something.else/1"), "of format 'something.else/1', expected format")
+    # The header's length stands before it, so what replaces a part of it is as long as that.
+    refused(whole.replace(b"small_resnet", b"large_resnet"), "architecture in .*: got 'large_resnet', expected one of")
+    refused(whole.replace(b"small_resnet", b"resnet18".ljust(12)), "architecture in .*: got 'resnet18    ', expected")
+    refused(whole.replace(b"picture_shape", b"picture_shade"), "path: got .*KeyError.*, expected a whole file")
+    refused(whole.replace(b"[1, 12, 12]", b"[2, 12, 12]"), "path: got .*ValueError.*, expected a whole file")
+    refused(whole.replace(b"[1, 12, 12]", b"[3, 12, 12]"), "path: got .*, expected the weights of a small_resnet")
+    refused(whole.replace(b'"head.bias"', b'"head.bios"'), "path: got .*, expected the weights of a small_resnet")
+    mi.craft("random", tiny).save(path)
+    with pytest.raises(ValueError, match=r"of format 'miue_lib.perturbation/1', expected format 'miue_lib.model/1'"):
+        load_model(path)
+    with pytest.raises(ValueError, match=r"path: got .*nowhere.*, expected a file written by save_model"):
+        load_model(tmp_path / "nowhere")
