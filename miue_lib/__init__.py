@@ -13,7 +13,7 @@ from .data import ImageSet, load
 from .kernels.crop_flip import View
 from .kernels.similarity import similarity_loss
 from .mi import Estimate, Information, information, mutual_information
-from .models import MODELS, Classifier, build
+from .models import MODELS, Classifier, build, load_model, save_model
 from .noise import METHODS, craft
 from .perturbation import Perturbation
 from .profiles import PROFILES, Profile, profile
@@ -40,7 +40,9 @@ __all__ = [
     "fit",
     "information",
     "load",
+    "load_model",
     "mutual_information",
     "profile",
+    "save_model",
     "similarity_loss",
 ]

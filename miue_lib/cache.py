@@ -57,6 +57,8 @@ class Cache:
     def craft(self, method: str, images: ImageSet, *, progress: Any = None, **settings: Any) -> Perturbation:
         """What `miue_lib.craft` returns for these arguments, from the folder if it was crafted before.
 
+        A run that was stopped goes on where its last checkpoint, beside the file to be, left it.
+
         progress: as in `craft`; not called for what is read.
         """
         path = self._path("noise", METHODS, method, settings, images)
@@ -66,9 +68,18 @@ class Cache:
                 return replace(noise, levels=noise.levels.to(images.device))
             except ValueError:  # not whole
                 pass
-        noise = craft(method, images, **settings, **({} if progress is None else {"progress": progress}))
         self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = path.with_suffix(".checkpoint")
+        keep: dict[str, Any] = {"progress": progress, "checkpoint": checkpoint, "resume": True}
+        try:
+            noise = craft(method, images, **keep, **settings)
+        except ValueError:
+            if not checkpoint.exists():
+                raise
+            checkpoint.unlink()  # not whole
+            noise = craft(method, images, **keep, **settings)
         noise.save(path)
+        checkpoint.unlink(missing_ok=True)
         return noise
 
     def fit(

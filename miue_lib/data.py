@@ -21,6 +21,7 @@ from torch import Tensor
 from ._errors import bad, check_choice, check_count
 from .download import fetch
 from .folder import read_tree
+from .kernels.crop_flip import pixel_values
 
 if TYPE_CHECKING:
     from .perturbation import Perturbation
@@ -82,7 +83,7 @@ class ImageSet:
 
     def floats(self, index: Tensor | slice = slice(None)) -> Tensor:
         """The chosen pictures as float32 `(n, C, H, W)` pixel values in [0, 1]."""
-        return self.images[index].float().div_(255)
+        return pixel_values(self.images[index])
 
     def subset(self, index: Tensor | Sequence[int] | slice) -> ImageSet:
         """The chosen pictures with their labels, as a set of its own."""
@@ -120,10 +121,14 @@ class ImageSet:
         if perturbation.levels.shape != self.images.shape:
             given = f"noise of shape {tuple(perturbation.levels.shape)}"
             raise bad("perturbation", given, f"the pictures' shape {tuple(self.images.shape)}")
-        published = self.images.to(torch.int16) + perturbation.levels.to(self.device, torch.int16)
-        if int(published.min()) < 0 or int(published.max()) > 255:
-            raise bad("perturbation", "noise that leaves [0, 255]", "noise that keeps every pixel in [0, 255]")
-        return replace(self, images=published.to(torch.uint8), name=f"{self.name} + {perturbation.method}")
+        published = torch.empty_like(self.images)
+        for start in range(0, len(self), rows := max(1, (1 << 22) // self.images[0].numel())):
+            part = slice(start, start + rows)  # in parts: 16-bit copies of everything might not fit
+            changed = self.images[part].to(torch.int16) + perturbation.levels[part].to(self.device)
+            if int(changed.min()) < 0 or int(changed.max()) > 255:
+                raise bad("perturbation", "noise that leaves [0, 255]", "noise that keeps every pixel in [0, 255]")
+            published[part] = changed
+        return replace(self, images=published, name=f"{self.name} + {perturbation.method}")
 
 
 def _as_uint8(images: Tensor) -> Tensor:
@@ -178,6 +183,8 @@ def load(
         if value is not None:
             raise bad(option, repr(value), f"no {option}: it means nothing for {name!r}")
     if folder:
+        if name == "folder:":
+            raise bad("name", repr(name), "'folder:PATH', with a path")
         path = Path(name.removeprefix("folder:")).expanduser()
         parts = read_tree(path, 32 if size is None else size, test_fraction, seed)
         train, test = (ImageSet(*part, f"{path.name} {of}") for part, of in zip(parts, ("train", "test"), strict=True))

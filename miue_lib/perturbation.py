@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ._errors import bad, check_number
-from ._files import write_whole
+from ._files import beside
 from .data import ImageSet
 
 _FORMAT = "miue_lib.perturbation/1"
@@ -30,11 +30,48 @@ def budget_in_levels(epsilon: float) -> int:
     return math.floor(255 * epsilon + 1e-6)
 
 
+def rounded(
+    images: ImageSet,
+    delta: Callable[[slice], Tensor],
+    epsilon: float,
+    out: Tensor | None = None,
+) -> Tensor:
+    """The whole levels that publishing pictures + δ adds: within the budget, and within [0, 255] with the picture.
+
+    delta: gives δ of some rows of pictures, in pixel values, or, as integers, in levels. It is asked for a few
+        megabytes at a time, in order, so that neither δ nor the result need fit in memory.
+    out: int8 or int16 `(N, C, H, W)` to fill, by default new memory on the pictures' device.
+
+    Rounding is to the nearest level; truncating would shrink every δ by half a level on average.
+    """
+    most = budget_in_levels(check_number("epsilon", epsilon, 0, 1, open_low=True))
+    if out is None:
+        out = torch.empty(images.images.shape, dtype=torch.int8 if most < 128 else torch.int16, device=images.device)
+    rows = max(1, (1 << 22) // max(1, images.images[0].numel()))
+    for start in range(0, len(images), rows):
+        part = slice(start, start + rows)
+        change = delta(part).to(images.device)
+        if change.is_floating_point():
+            if not bool(torch.isfinite(change).all()):
+                raise bad("delta", "NaN or infinite values", "finite pixel values")
+            change = change.mul(255).round_().clamp_(-255, 255)
+        clean = images.images[part].to(torch.int16)
+        change = change.to(torch.int32).clamp_(-most, most).to(torch.int16)
+        out[part] = (clean + change).clamp_(0, 255).sub_(clean).to(out.device)
+    return out
+
+
+def _check_shape(images: ImageSet, noise: Tensor) -> None:
+    if noise.shape != images.images.shape:
+        raise bad("delta", f"shape {tuple(noise.shape)}", f"the pictures' shape {tuple(images.images.shape)}")
+
+
 @dataclass(frozen=True, eq=False)
 class Perturbation:
     """Noise for one set of pictures.
 
-    levels: int16 `(N, C, H, W)`, published minus clean, in 1/255 of the pixel range.
+    levels: `(N, C, H, W)`, published minus clean, in 1/255 of the pixel range; int8 where the budget is below half the
+        range, else int16. May be memory-mapped.
     epsilon: the L∞ budget in pixel values; |levels| ≤ 255 ε.
     method, settings: what made it. fingerprint: of the `ImageSet` it belongs to.
     curves: what the method recorded on its way, one number a round.
@@ -49,8 +86,8 @@ class Perturbation:
 
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, 0, 1, open_low=True)
-        if self.levels.dtype != torch.int16 or self.levels.ndim != 4 or not self.levels.numel():
-            raise bad("levels", f"{self.levels.dtype} {tuple(self.levels.shape)}", "int16 (N, C, H, W)")
+        if self.levels.dtype not in (torch.int8, torch.int16) or self.levels.ndim != 4 or not self.levels.numel():
+            raise bad("levels", f"{self.levels.dtype} {tuple(self.levels.shape)}", "int8 or int16 (N, C, H, W)")
         if self._largest > budget_in_levels(self.epsilon):
             raise bad("levels", f"noise of {self._largest}/255", f"at most epsilon = {255 * self.epsilon:g}/255")
 
@@ -66,21 +103,17 @@ class Perturbation:
         delta: floating point `(N, C, H, W)` in pixel values. Rounding is to the nearest level; truncating would
         shrink every δ by half a level on average.
         """
-        if not bool(torch.isfinite(delta).all()):
-            raise bad("delta", "NaN or infinite values", "finite pixel values")
-        levels = delta.mul(255).round_().clamp_(-255, 255).to(torch.int16)
-        return cls.of_levels(images, levels, epsilon=epsilon, method=method, settings=settings, curves=curves)
+        _check_shape(images, delta)
+        levels = rounded(images, lambda rows: delta[rows], epsilon)
+        return cls(levels, epsilon, method, dict(settings), images.fingerprint, dict(curves or {}))
 
     @classmethod
     def of_levels(cls, images: ImageSet, levels: Tensor, *, epsilon: float, method: str, settings: Mapping[str, Any],
                   curves: Mapping[str, list[float]] | None = None) -> Perturbation:  # fmt: skip
-        """As `of`, for noise that is in whole levels already: int16 `(N, C, H, W)`."""
-        if levels.shape != images.images.shape:
-            raise bad("delta", f"shape {tuple(levels.shape)}", f"the pictures' shape {tuple(images.images.shape)}")
-        most = budget_in_levels(check_number("epsilon", epsilon, 0, 1, open_low=True))
-        clean = images.images.to(torch.int16)
-        levels = (clean + levels.clamp(-most, most)).clamp_(0, 255).sub_(clean)
-        return cls(levels, epsilon, method, dict(settings), images.fingerprint, dict(curves or {}))
+        """As `of`, for noise that is in whole levels already, of any integer type."""
+        _check_shape(images, levels)
+        within = rounded(images, lambda rows: levels[rows], epsilon)
+        return cls(within, epsilon, method, dict(settings), images.fingerprint, dict(curves or {}))
 
     @property
     def delta(self) -> Tensor:
@@ -108,9 +141,9 @@ class Perturbation:
             "fingerprint": self.fingerprint,
             "curves": dict(self.curves),
         }
-        stored = self.levels.cpu().to(torch.int8 if self._largest < 128 else torch.int16).contiguous()
-        packed = save({"levels": stored}, metadata={"format": _FORMAT, "about": json.dumps(about, default=float)})
-        write_whole(path, packed)
+        stored = self.levels.cpu().contiguous()
+        with beside(path) as part:
+            save_file({"levels": stored}, part, {"format": _FORMAT, "about": json.dumps(about, default=float)})
 
     @classmethod
     def load(cls, path: str | Path) -> Perturbation:
@@ -128,6 +161,6 @@ class Perturbation:
         try:
             about = json.loads(metadata["about"])
             kept = (about[key] for key in ("epsilon", "method", "settings", "fingerprint", "curves"))
-            return cls(levels.to(torch.int16), *kept)
+            return cls(levels, *kept)
         except (KeyError, TypeError, ValueError) as error:
             raise bad("path", f"{str(path)!r} ({error!r})", "a whole file written by Perturbation.save") from error

@@ -26,19 +26,32 @@ SCHEDULES = ("one-cycle", "cosine")
 _TEST_BATCH = 512
 
 
-def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 autocast where the hardware multiplies in bfloat16, float32 elsewhere.
+def precision(device: torch.device) -> torch.dtype:
+    """What the hardware multiplies in fast and exactly enough: bfloat16, float16 (which needs scaling), or float32.
 
-    A GPU below compute capability 8.0 (a T4 is 7.5) reports bfloat16 support by emulation, and is slower for it; so
-    is a processor without AVX512-BF16 or AMX.
+    A GPU below compute capability 8.0 (a T4 is 7.5) reports bfloat16 support by emulation, and is slower for it, but
+    has float16; a processor without AVX512-BF16 or AMX has neither.
     """
     if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        native = device.type == "cpu" and bool(
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
-    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+        capability = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if capability >= (8, 0) else torch.float16 if capability >= (7, 0) else torch.float32
+    native = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast to `precision(device)`."""
+    dtype = precision(device)
+    enabled = dtype != torch.float32
+    return torch.autocast(device.type, dtype if enabled else None, enabled=enabled)
+
+
+def gradient_scale(device: torch.device, n: int) -> float:
+    """What to multiply a mean over n pictures with before its gradient is taken, where only the signs are wanted.
+
+    In float16, whose smallest normal number is 6e-5, the share of one picture of n in the mean would be lost.
+    """
+    return 64.0 * n if precision(device) == torch.float16 else 1.0
 
 
 def repeatable() -> AbstractContextManager[Any]:
@@ -94,10 +107,10 @@ def fit(
         check_model(model, test)
     check_flag("flip", flip)
     check_count("epochs", epochs)
-    check_count("crop", crop, 0)
+    check_count("crop", crop, 0, min(train.images.shape[2:]) - 1)
     check_count("seed", seed, 0)
     generator = torch.Generator(train.device).manual_seed(seed)
-    optimizer, scheduler = make_optimizer(
+    descent = Descent(
         model,
         steps=epochs * steps_per_epoch(len(train), check_count("batch_size", batch_size)),
         learning_rate=learning_rate,
@@ -113,7 +126,7 @@ def fit(
         views = shuffled(train, batch_size, crop, flip, generator)
         batches = ((view(train.floats(i)), train.labels[i]) for i, view in views)
         with repeatable():
-            loss, accuracy_ = sgd(model, optimizer, scheduler, batches)
+            loss, accuracy_ = _epoch(descent, batches)
         history.loss.append(loss)
         history.train_accuracy.append(accuracy_)
         if test is not None:
@@ -124,24 +137,78 @@ def fit(
     return history
 
 
-def make_optimizer(
-    model: nn.Module, *, steps: int, learning_rate: float, momentum: float, weight_decay: float, schedule: str
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """SGD and its learning-rate schedule over `steps` steps."""
-    check_number("learning_rate", learning_rate, 0, open_low=True)
-    check_number("momentum", momentum, 0, 1)
-    check_number("weight_decay", weight_decay, 0)
-    check_choice("schedule", schedule, SCHEDULES)
-    optimizer = torch.optim.SGD(model.parameters(), learning_rate, momentum, weight_decay=weight_decay)
-    rise = max(1, round(0.2 * steps)) if schedule == "one-cycle" else 0
+class Descent:
+    """SGD on cross-entropy, one batch at a time: optimiser, learning-rate schedule, and the precision of the device.
 
-    def share(step: int) -> float:
-        """Of the peak learning rate, at a step from 0."""
-        if step < rise:
-            return (step + 1) / rise
-        return 0.5 + 0.5 * math.cos(math.pi * (step - rise) / max(1, steps - rise))
+    steps: how many there will be, for the schedule. synchronise: called with the model when the gradients are there.
+    """
 
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        steps: int,
+        learning_rate: float,
+        momentum: float,
+        weight_decay: float,
+        schedule: str,
+        synchronise: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        check_number("learning_rate", learning_rate, 0, open_low=True)
+        check_number("momentum", momentum, 0, 1)
+        check_number("weight_decay", weight_decay, 0)
+        check_choice("schedule", schedule, SCHEDULES)
+        rise = max(1, round(0.2 * steps)) if schedule == "one-cycle" else 0
+
+        def share(step: int) -> float:
+            """Of the peak learning rate, at a step from 0."""
+            if step < rise:
+                return (step + 1) / rise
+            return 0.5 + 0.5 * math.cos(math.pi * (step - rise) / max(1, steps - rise))
+
+        self.model = model
+        self.device = next(model.parameters()).device
+        # Fused: one kernel for all weights, and what the scaler finds is read on the GPU, without waiting for it.
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), learning_rate, momentum, weight_decay=weight_decay, fused=self.device.type == "cuda"
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, share)
+        # There from the start: a fused step that the scaler skips would leave a new buffer as memory had it.
+        for parameter in model.parameters() if momentum else ():
+            self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        half = precision(self.device) == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        self.synchronise = synchronise
+
+    def step(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step on pictures in [0, 1]; the mean cross-entropy in nats and the number classified, on the device."""
+        with autocast(self.device):
+            logits = self.model(pictures.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), labels)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.synchronise is not None:
+            self.synchronise(self.model)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        return loss.detach(), (logits.argmax(1) == labels).sum()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What `restore` needs, the model's weights apart: tensors, and values that JSON can hold."""
+        kept = self.optimizer.state_dict()["state"]
+        momenta = {str(number): buffers["momentum_buffer"] for number, buffers in kept.items()}
+        return momenta, {"steps done": self.scheduler.last_epoch, "scaler": self.scaler.state_dict()}
+
+    def restore(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
+        """Go on from where `state` was taken, with the same arguments and the model as it was."""
+        # Copied into the buffers that are there: they lie in memory as the weights do, which a fused step asks for.
+        for number, buffers in self.optimizer.state_dict()["state"].items():
+            buffers["momentum_buffer"].copy_(tensors[str(number)])
+        self.scheduler.last_epoch = rest["steps done"]
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
+            group["lr"] = rate * self.scheduler.lr_lambdas[0](rest["steps done"])
+        self.scaler.load_state_dict(rest["scaler"])
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -163,34 +230,20 @@ def shuffled(
         yield index, View.random(len(index), crop, flip, generator)
 
 
-def sgd(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    batches: Iterator[tuple[Tensor, Tensor]],
-) -> tuple[float, float]:
+def _epoch(descent: Descent, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     """One step on each batch of (pictures in [0, 1], labels); the mean cross-entropy in nats and accuracy on the way.
 
     The sums stay on the device until the end: the loop never waits for it.
     """
-    loss_sum = hits = None
+    loss_sum = hits = torch.zeros((), device=descent.device)
     seen = 0
     for pictures, labels in batches:
-        with autocast(pictures.device):
-            logits = model(pictures.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), labels)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        scheduler.step()
-        right = (logits.argmax(1) == labels).sum()
-        loss_sum = loss.detach() * len(labels) if loss_sum is None else loss_sum + loss.detach() * len(labels)
-        hits = right if hits is None else hits + right
+        loss, right = descent.step(pictures, labels)
+        loss_sum = loss_sum + loss * len(labels)
+        hits = hits + right
         seen += len(labels)
-    if loss_sum is None or hits is None:
-        raise bad("batches", "none", "at least one")
     mean = float(loss_sum) / seen
-    if not torch.isfinite(loss_sum):
+    if not math.isfinite(mean):
         raise FloatingPointError(f"the training loss became {mean}: a smaller learning_rate may help")
     return mean, int(hits) / seen
 
@@ -238,16 +291,16 @@ def _channels_last(images: ImageSet, part: slice) -> Tensor:
     return images.floats(part).contiguous(memory_format=torch.channels_last)
 
 
-def check_model(model: nn.Module, images: ImageSet) -> None:
+def check_model(model: nn.Module, images: ImageSet, device: torch.device | None = None) -> None:
     """Raise `ValueError` unless `model` has `features` and `head`, its features of `images` are 2-D, and it scores
-    every class."""
+    every class. device: where the model is, if not where the pictures are."""
     if len(images) == 0:
         raise bad("images", "an empty set", "at least one picture")
     if not (callable(getattr(model, "features", None)) and callable(getattr(model, "head", None))):
         raise bad("model", type(model).__name__, "a module with features(x) and head(features)")
     extractor: Any = model
     with evaluating(model):
-        one = images.floats(slice(0, 1))
+        one = images.floats(slice(0, 1)).to(device or images.device)
         found = extractor.features(one)
         if found.ndim != 2:
             raise bad("model", f"features of shape {tuple(found.shape)}", "2-D features (n, d); pool or flatten them")

@@ -135,7 +135,7 @@ PIP = ["-m", "pip", "install", "--quiet"]
 
 def test_setup_installs_the_release_alone_and_what_is_missing(set_up) -> None:
     commands, said = set_up(COLAB)
-    assert commands == [[*PIP, "--no-deps", RELEASE], [*PIP, "safetensors>=0.5"]]
+    assert commands == [[*PIP, "--no-deps", RELEASE], [*PIP, "safetensors>=0.8"]]
     assert said == ""
 
 

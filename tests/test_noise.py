@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import miue_lib as mi
 from miue_lib.kernels.crop_flip import View
-from miue_lib.noise.bilevel import ClassBatches, bilevel
+from miue_lib.noise.batches import ClassBatches
+from miue_lib.noise.bilevel import bilevel
+from miue_lib.noise.execution import Execution
 from miue_lib.noise.miue import miue
+from miue_lib.noise.ranks import Batch
 
 Bands = tuple[mi.ImageSet, mi.ImageSet]
 QUICK: dict[str, dict[str, Any]] = {
@@ -171,7 +175,7 @@ def test_a_step_descends_the_objective_through_the_view(monkeypatch: pytest.Monk
             indices.append(index)
             yield index
 
-    def objective(model: nn.Module, seen: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def objective(model: nn.Module, seen: torch.Tensor, batch: Batch) -> torch.Tensor:
         assert not any(module.training for module in model.modules())
         assert not any(p.requires_grad for p in model.parameters())
         return (seen * pull).sum()
@@ -180,23 +184,37 @@ def test_a_step_descends_the_objective_through_the_view(monkeypatch: pytest.Monk
     monkeypatch.setattr(ClassBatches, "draw", drawn)
     settings = QUICK["miue"] | {"epsilon": 8 / 255, "step": 3 / 255, "steps": 1, "epochs": 1, "crop": crop}
     settings |= {name: p.default for name, p in inspect.signature(miue).parameters.items() if name not in settings}
-    noise = bilevel(grey, objective, method="test", settings=settings, progress=None)
+    noise = bilevel(grey, objective, method="test", settings=settings, execution=Execution())
     (index,) = indices
     assert views[-1].flip.any()
     assert not views[-1].flip.all()
     seen = views[-1](noise.levels[index] + 100)  # 100 tells the padding, which is 0, from pixels that stayed
     inside = seen != 0
-    assert torch.equal((seen - 100)[inside], (-3 * pull.sign()).expand_as(seen)[inside].to(torch.int16))
+    assert torch.equal((seen - 100)[inside], (-3 * pull.sign()).expand_as(seen)[inside].to(torch.int8))
 
 
 def test_until_accuracy_is_measured_on_the_noisy_pictures(easy: Bands, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, _ = easy
-    measured: list[mi.ImageSet] = []
-    monkeypatch.setattr("miue_lib.noise.bilevel.accuracy", lambda model, images: measured.append(images) or 0.0)
-    mi.craft("em", train, **QUICK["em"] | {"epochs": 2})
-    (images,) = measured
-    assert images.fingerprint != train.fingerprint
-    assert torch.equal(images.labels, train.labels)
+    """A judge that tells noisy pictures from clean ones: it classifies all of the one and none of the other."""
+    grey = mi.ImageSet(torch.full((24, 1, 12, 12), 128, dtype=torch.uint8), torch.arange(24) % 2)
+
+    class Judge(nn.Module):
+        def features(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            noisy = ((x - 128 / 255).abs() > 1e-3).float().flatten(1).mean(1) > 0.5
+            label = torch.arange(24) % 2
+            return F.one_hot(torch.where(noisy, label, 1 - label), 2).float()
+
+    def objective(model: nn.Module, seen: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return seen.sum()
+
+    settings = {name: p.default for name, p in inspect.signature(mi.METHODS["em"]).parameters.items()}
+    settings |= QUICK["em"] | {"epochs": 3, "until_accuracy": 1.0, "crop": 0, "flip": False}
+    judged = []
+    monkeypatch.setattr("miue_lib.noise.bilevel.frozen", lambda model: judged.append(model) or Judge())
+    noise = bilevel(grey, objective, method="test", settings=settings, execution=Execution())
+    assert len(noise.curves["loss"]) == 1, "every noisy picture is classified after the first round"
 
 
 @pytest.mark.parametrize("sizes", [[50, 29, 17], [2, 2, 2], [40, 3, 2], [33, 33, 0], [2, 90, 2], [31] * 40])

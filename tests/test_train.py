@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import miue_lib as mi
-from miue_lib.train import autocast, make_optimizer, shuffled
+from miue_lib.train import Descent, autocast, shuffled
 
 Bands = tuple[mi.ImageSet, mi.ImageSet]
 
@@ -86,14 +86,13 @@ def test_modes_come_back_after_an_error_and_module_by_module(easy: Bands, monkey
 @pytest.mark.parametrize(("schedule", "peak"), [("one-cycle", 20), ("cosine", 1)])
 def test_schedules_rise_and_fall_where_they_say(schedule: str, peak: int) -> None:
     def rates(steps: int) -> list[float]:
-        optimizer, scheduler = make_optimizer(
+        descent = Descent(
             nn.Linear(1, 1), steps=steps, learning_rate=0.2, momentum=0.9, weight_decay=0, schedule=schedule
         )
         seen = []
         for _ in range(steps):
-            seen.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            scheduler.step()
+            seen.append(descent.optimizer.param_groups[0]["lr"])
+            descent.step(torch.ones(1, 1, 1, 1), torch.zeros((1, 1, 1), dtype=torch.int64))
         return seen
 
     hundred = rates(100)
@@ -185,7 +184,8 @@ def test_models_that_do_not_fit_are_refused(easy: Bands) -> None:
         ({"momentum": 2}, r"momentum: got 2, expected a number in \[0, 1\]"),
         ({"schedule": "step"}, "schedule: got 'step', expected one of 'one-cycle', 'cosine'"),
         ({"flip": "no"}, "flip: got 'no', expected True or False"),
-        ({"crop": -1}, "crop: got -1, expected a whole number >= 0"),
+        ({"crop": -1}, "crop: got -1, expected a whole number from 0 to 11"),
+        ({"crop": 12}, "crop: got 12, expected a whole number from 0 to 11"),
     ],
 )
 def test_bad_settings_are_refused(easy: Bands, options: dict, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The loop that min–min methods share: train a surrogate on the noisy pictures, then move the noise, and again.
+"""The engine that min–min methods share: train a surrogate on the noisy pictures, then move the noise, and again.
 
     min over δ of min over θ,  ‖δ_i‖∞ ≤ ε,
 
@@ -6,16 +6,23 @@ in rounds. The *model phase* takes SGD steps on cross-entropy over view(x + δ).
 surrogate (evaluation mode, no weight gradients) and takes `steps` sign-gradient steps on δ of each batch in turn,
 through a fresh random view from the same family that the surrogate is trained on. Noise that is optimised on the
 plain picture but trained on through crops (or the reverse) answers a question that no victim asks.
+
+A run is a row of *ticks*: a batch of the model phase, or all steps of a batch of the noise phase. What is random in a
+tick depends on the seed and the tick's number alone, never on what was drawn before. So the state between two ticks
+is the noise, the surrogate, its optimiser and the number: a run can stop after any tick and go on as if it had not.
+Pictures, noise and surrogate stay on the device, and nothing is read back from it before a round ends.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
+import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,13 +30,19 @@ from torch import Tensor, nn
 
 from .._errors import bad, check_count, check_flag, check_number
 from ..data import ImageSet
-from ..kernels.crop_flip import View
+from ..kernels.crop_flip import View, pixel_values
+from ..kernels.noise_step import noise_step
 from ..models import build, frozen
-from ..perturbation import Perturbation
-from ..train import accuracy, autocast, check_model, make_optimizer, repeatable, sgd, shuffled, steps_per_epoch
+from ..perturbation import Perturbation, budget_in_levels, rounded
+from ..train import Descent, autocast, check_model, gradient_scale, repeatable, steps_per_epoch
+from .batches import ClassBatches, check_classes
+from .checkpoint import Keeper, State
+from .execution import Execution, of_rank
 from .random import check_epsilon
+from .ranks import Batch, Ranks
+from .store import Store, mapped
 
-Objective = Callable[[Any, Tensor, Tensor], Tensor]
+Objective = Callable[[Any, Tensor, Batch], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +52,7 @@ class Loop:
     epsilon: L∞ budget in pixel values.
     step: of one sign-gradient step, in pixel values; with `step_decay` it falls in a line, to step / epochs in the
         last round. steps: of them on each batch a round. epochs: rounds.
+    batch_size, noise_batch_size: over all processes, where several craft together.
     model_batches: SGD batches a round; None for one epoch.
     until_accuracy: stop after the round in which the surrogate classifies this share of the noisy pictures correctly;
         None for never.
@@ -96,140 +110,318 @@ def bilevel(
     *,
     method: str,
     settings: dict[str, Any],
-    progress: Callable[[str], None] | None,
+    execution: Execution,
 ) -> Perturbation:
     """Run the rounds and return the noise, rounded to levels.
 
-    objective: `(surrogate, views (n, C, H, W) in [0, 1], labels) → scalar`; δ descends it.
+    objective: `(surrogate, views (n, C, H, W) in [0, 1], batch) → scalar`; δ descends it. `batch.labels` belong to the
+        views. Where several processes craft together, `batch.all_labels` and `batch.all_features(own)` tell of theirs.
     settings: the method's own arguments, recorded in the result; those of `Loop` steer the rounds.
-    progress: called with one line of text a round.
 
     Raises `ValueError` for settings out of range or a class with one picture, `FloatingPointError` if the objective
-    or the surrogate's loss stops being finite.
+    or the surrogate's loss stops being finite, `OSError` for a disk that is full, and `RuntimeError` if another of
+    the processes ends.
     """
     loop = Loop(**{f.name: settings[f.name] for f in fields(Loop) if f.name in settings})
-    epsilon, crop, flip = loop.epsilon, loop.crop, loop.flip
-    batches_of = ClassBatches(images, loop.noise_batch_size)
-    per_round = loop.model_batches or steps_per_epoch(len(images), loop.batch_size)
-    lifetime = min(loop.fresh_every or loop.epochs, loop.epochs)
     settings = settings | {"surrogate": given if isinstance(given := loop.surrogate, str) else type(given).__name__}
-    generator = torch.Generator(images.device).manual_seed(loop.seed)
-    delta = torch.zeros(images.images.shape, device=images.device)
-
-    def views() -> Iterator[tuple[Tensor, Tensor]]:
-        while True:
-            for index, view in shuffled(images, loop.batch_size, crop, flip, generator):
-                yield view(images.floats(index) + delta[index]), images.labels[index]
-
-    endless = views()
-    curves: dict[str, list[float]] = {"loss": [], "train_accuracy": [], "objective": [], "seconds": []}
-    start = time.perf_counter()
-    for epoch in range(1, loop.epochs + 1):
-        life, age = divmod(epoch - 1, lifetime)
-        if age == 0:
-            model, optimizer, scheduler = _surrogate(loop, images, life, steps=lifetime * per_round)
-        model.train()
-        with repeatable():
-            loss, train_accuracy = sgd(model, optimizer, scheduler, itertools.islice(endless, per_round))
-        judge = frozen(model)
-        step = loop.step * (1 - (epoch - 1) / loop.epochs) if loop.step_decay else loop.step
-        reached = torch.zeros((), device=images.device)
-        count = 0
-        for index in batches_of.draw(generator):
-            pictures, labels, noise = images.floats(index), images.labels[index], delta[index]
-            for _ in range(loop.steps):
-                view = View.random(len(index), crop, flip, generator)
-                gradient, value = _gradient(judge, objective, pictures + noise, labels, view)
-                noise = (noise - step * gradient.sign()).clamp_(-epsilon, epsilon)
-                noise = (pictures + noise).clamp_(0, 1).sub_(pictures)
-                reached += value
-                count += 1
-            delta[index] = noise
-        for name, number in zip(
-            curves, (loss, train_accuracy, float(reached) / count, time.perf_counter() - start), strict=True
-        ):
-            curves[name].append(number)
-        if not math.isfinite(curves["objective"][-1]):
-            raise FloatingPointError(f"{method}: the objective became {curves['objective'][-1]} in round {epoch}")
-        if progress is not None:
-            progress(_line(method, epoch, loop.epochs, curves))
-        if loop.until_accuracy is not None and epoch < loop.epochs:
-            noisy = images.with_(Perturbation.of(images, delta, epsilon=epsilon, method=method, settings={}))
-            if accuracy(model, noisy) >= loop.until_accuracy:
-                break
-    return Perturbation.of(images, delta, epsilon=epsilon, method=method, settings=settings, curves=curves)
+    if execution.delta_file is not None and budget_in_levels(loop.epsilon) > 127:
+        raise bad("epsilon", loop.epsilon, "less than half the range with a delta_file, which keeps 8 bits a pixel")
+    check_count("crop", loop.crop, 0, max(0, min(images.images.shape[2:]) - 1))
+    ranks = Ranks.current()
+    check_classes(images, ranks.world)
+    asked = settings | {"method": method, "pictures": images.fingerprint, "processes": ranks.world,
+                        "8 bits at rest": execution.delta_file is not None}  # fmt: skip
+    ranks.agree_on("settings or pictures", repr(asked))
+    try:
+        with Keeper(execution, ranks, asked) as keeper:
+            state = keeper.load()
+            crafting = Crafting(images, objective, loop, method, execution, ranks)
+            if state is not None:
+                crafting.restore(state)
+            resumed_at = crafting.tick
+            while not crafting.done:
+                crafting.advance()
+                if why := keeper.wanted():
+                    crafting.check_finite()
+                    keeper.save(crafting.state(), why)
+            if crafting.tick > resumed_at:
+                keeper.finish(crafting.state())
+            return crafting.result(settings)
+    except RuntimeError as error:
+        if not ranks.lost(error):
+            raise
+        last = "" if execution.checkpoint is None else f"; {str(execution.checkpoint)!r} holds the last state"
+        message = f"another of the {ranks.world} processes that craft this noise has ended{last}"
+        raise RuntimeError(f"{message} ({error})") from error
+    finally:
+        ranks.close()
 
 
-def _surrogate(loop: Loop, images: ImageSet, life: int, steps: int) -> tuple[nn.Module, Any, Any]:
-    """The surrogate of that number with its optimiser and schedule; a module that was given is copied, not changed."""
-    # Seeds a thousand apart: nobody's victim happens to begin where one of the surrogates did.
-    given = loop.surrogate
-    model = build(given, images, seed=loop.seed + 1000 * life) if isinstance(given, str) else copy.deepcopy(given)
-    model.to(images.device).to(memory_format=torch.channels_last)
-    check_model(model, images)
-    optimizer, scheduler = make_optimizer(
-        model,
-        steps=steps,
-        learning_rate=loop.learning_rate,
-        momentum=loop.momentum,
-        weight_decay=loop.weight_decay,
-        schedule=loop.schedule,
-    )
-    return model, optimizer, scheduler
+class Crafting:
+    """A run between two ticks.
 
-
-def _gradient(
-    model: nn.Module, objective: Objective, noisy: Tensor, labels: Tensor, view: View
-) -> tuple[Tensor, Tensor]:
-    """d objective / d noisy pictures through the view, and the objective's value."""
-    seen = view(noisy).requires_grad_(True)
-    with repeatable():
-        with autocast(seen.device):
-            value = objective(model, seen, labels)
-        (gradient,) = torch.autograd.grad(value, seen)
-    return view.adjoint(gradient), value.detach()
-
-
-def _line(method: str, epoch: int, epochs: int, curves: dict[str, list[float]]) -> str:
-    seconds = curves["seconds"][-1]
-    return (
-        f"{method} round {epoch}/{epochs}: surrogate loss {curves['loss'][-1]:.3f}, accuracy "
-        f"{curves['train_accuracy'][-1]:.3f}, objective {curves['objective'][-1]:.3f}, {seconds:.0f} s, "
-        f"at most {seconds / epoch * (epochs - epoch):.0f} s to go"
-    )
-
-
-class ClassBatches:
-    """Batches for the noise phase in which every picture has partners of its own class and others to differ from.
-
-    Each class is cut into groups of about `partners` pictures, or of size / classes where that is more, and the
-    groups are dealt to the batches in turn, the largest class first. Where classes are few and even, every batch
-    holds all of them alike. Batches are larger than `size` only where so few pictures are outside the largest class
-    that smaller ones could not all have two classes.
+    tick: how many are done. accounts of the round so far stay on the device: `losses` and `objectives`, a value for
+    each step of the model and of the noise, and `hits`, how many pictures the surrogate classified while training.
     """
 
-    def __init__(self, images: ImageSet, size: int, partners: int = 16) -> None:
-        counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
-        used = sorted((c for c, n in enumerate(counts) if n), key=lambda c: -counts[c])
-        if len(used) < 2:
-            raise bad("images", "pictures of one class", "two classes or more")
-        lonely = [images.classes[c] for c in used if counts[c] == 1]
-        if lonely:
-            raise bad("images", f"one picture of class {', '.join(lonely)}", "two or more of each class")
-        self.members = [(images.labels == c).nonzero()[:, 0] for c in used]
-        wanted = min(size // 2, max(partners, size // len(used)))
-        self.groups = [max(1, min(round(len(m) / wanted), len(m) // 2)) for m in self.members]
-        # Dealt in turn, so many batches get a group outside the largest class, and so many get two groups.
-        self.count = max(1, min(round(len(images) / size), sum(self.groups[1:]), sum(self.groups) // 2))
+    def __init__(
+        self,
+        images: ImageSet,
+        objective: Objective,
+        loop: Loop,
+        method: str,
+        execution: Execution,
+        ranks: Ranks,
+    ) -> None:
+        self.images, self.objective, self.loop, self.method, self.ranks = images, objective, loop, method, ranks
+        self.share = images if ranks.world == 1 else images.subset(ranks.members(images))
+        self.device = torch.device(execution.device or images.device)
+        self.progress = execution.progress if ranks.rank == 0 else None
+        self.batch_size = min(max(1, loop.batch_size // ranks.world), ranks.least(len(self.share)))
+        self.batches_of = ClassBatches(self.share, max(4, loop.noise_batch_size // ranks.world))
+        # The ranks exchange something in every tick: they must have equally many.
+        self.batches_of.count = ranks.least(self.batches_of.count)
+        self.per_epoch = ranks.least(steps_per_epoch(len(self.share), self.batch_size))
+        self.per_round = loop.model_batches or self.per_epoch
+        self.ticks = self.per_round + self.batches_of.count
+        self.lifetime = min(loop.fresh_every or loop.epochs, loop.epochs)
+        self.order = torch.Generator(self.share.device)
+        self.chance = torch.Generator(self.device)
+        self.file = None if execution.delta_file is None else Path(execution.delta_file)
+        self.whole: Tensor | None = None  # where the noise of several ranks is put together in the end
+        self.delta = ranks.all_or_none(lambda: self._room(loop.epsilon, execution.resume))
+        self.curves: dict[str, list[float]] = {"loss": [], "train_accuracy": [], "objective": [], "seconds": []}
+        self.judge: nn.Module | None = None  # the surrogate as the noise phase sees it
+        self.descent: Descent
+        self.tick = 0
+        self.done = False
+        self.drawn: tuple[int, list[Tensor]] = (-1, [])
+        self.shuffled: tuple[int, Tensor] = (-1, torch.empty(0))
+        self.started = self.spoken = time.perf_counter()
+        self._new_life(0)
+        self._new_round()
 
-    def draw(self, generator: torch.Generator) -> Iterator[Tensor]:
-        """The indices of each batch; together they hold every picture once."""
-        batches: list[list[Tensor]] = [[] for _ in range(self.count)]
-        turn = itertools.cycle(batches)
-        others = 1 + torch.randperm(len(self.members) - 1, generator=generator, device=generator.device)
-        for c in [0, *others.tolist()]:
-            order = torch.randperm(len(self.members[c]), generator=generator, device=generator.device)
-            for group in self.members[c][order].tensor_split(self.groups[c]):
-                next(turn).append(group)
-        for batch in batches:
-            yield torch.cat(batch)
+    def _room(self, epsilon: float, resume: bool) -> Store:
+        """A place for the noise of this rank's pictures; in a file, for that of all as well."""
+        own = None if self.file is None else of_rank(self.file, self.ranks.rank, self.ranks.world)
+        store = Store(self.share.images.shape, epsilon, self.device, own, resume)
+        if self.file is not None and self.ranks.world > 1 and self.ranks.first_here:
+            self.whole = mapped(self.file, self.images.images.shape, resume)
+        return store
+
+    # One tick
+
+    def advance(self) -> None:
+        """Do the next tick, and what belongs to the end of a phase, a round or a surrogate's life."""
+        epoch, batch = divmod(self.tick, self.ticks)
+        if batch == 0 and epoch and epoch % self.lifetime == 0:
+            self._new_life(epoch // self.lifetime)
+        if batch < self.per_round:
+            self._train(epoch * self.per_round + batch, batch)
+            if batch + 1 == self.per_round:
+                self.ranks.average_statistics(self.model)
+        else:
+            self._move(epoch, batch - self.per_round)
+        self.tick += 1
+        if batch + 1 == self.ticks:
+            self._end_round(epoch + 1)
+        elif self.progress is not None and time.perf_counter() - self.spoken > 30:
+            self._speak(f"{self.method} round {epoch + 1}/{self.loop.epochs}: batch {batch + 1} of {self.ticks}")
+
+    def _train(self, number: int, batch: int) -> None:
+        """One SGD step of the surrogate; `number` counts them over the rounds, `batch` in this one."""
+        epoch, place = divmod(number, self.per_epoch)
+        if self.shuffled[0] != epoch:
+            self._seed(self.order, "order", epoch)
+            places = torch.randperm(len(self.share), generator=self.order, device=self.order.device)
+            self.shuffled = epoch, places
+        index = self.shuffled[1][place * self.batch_size :][: self.batch_size]
+        pictures, labels = self._pictures(index)
+        self._seed(self.chance, "view", number)
+        view = View.random(len(index), self.loop.crop, self.loop.flip, self.chance)
+        self.model.train()
+        with repeatable():
+            self.losses[batch], hits = self.descent.step(view.noisy(pictures, self.delta.read(index)), labels)
+        self.hits += hits
+        self.judge = None
+
+    def _move(self, epoch: int, batch: int) -> None:
+        """All steps of one batch of noise."""
+        loop = self.loop
+        if self.drawn[0] != epoch:
+            self._seed(self.order, "batches", epoch)
+            self.drawn = epoch, list(self.batches_of.draw(self.order))
+        if self.judge is None:
+            self.judge = frozen(self.model)
+        index = self.drawn[1][batch]
+        pictures, labels = self._pictures(index)
+        delta = self.delta.read(index)
+        whole = self.ranks.batch(labels)
+        step = loop.step * (1 - epoch / loop.epochs) if loop.step_decay else loop.step
+        self._seed(self.chance, "noise", epoch, batch)
+        for number in range(loop.steps):
+            view = View.random(len(index), loop.crop, loop.flip, self.chance)
+            gradient, value = self._gradient(view.noisy(pictures, delta), whole)
+            noise_step(delta, pictures, view.adjoint(gradient), step=step, epsilon=loop.epsilon)
+            self.objectives[batch, number] = value
+        self.delta.write(index, delta)
+
+    def _gradient(self, seen: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """d objective / d views, times whatever keeps half precision from losing it, and the objective's value.
+
+        The value is NaN as well where the gradient holds one: `noise_step` would pass over it in silence.
+        """
+        seen.requires_grad_(True)
+        with repeatable():
+            with autocast(self.device):
+                value = self.objective(self.judge, seen, batch)
+            (gradient,) = torch.autograd.grad(value * gradient_scale(self.device, len(seen)), seen)
+        return gradient, torch.where(gradient.isnan().any(), math.nan, value.detach())
+
+    def _pictures(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return self.share.images[index].to(self.device), self.share.labels[index].to(self.device)
+
+    def _seed(self, generator: torch.Generator, *what: object) -> None:
+        """Make what `generator` draws next a function of the seed, this rank and `what` it is for."""
+        words = repr((self.loop.seed, self.ranks.rank, *what)).encode()
+        generator.manual_seed(int.from_bytes(hashlib.sha256(words).digest()[:7]))
+
+    # A round, a surrogate's life
+
+    def _new_round(self) -> None:
+        self.losses = torch.zeros(self.per_round, device=self.device)
+        self.hits = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.objectives = torch.zeros(self.batches_of.count, self.loop.steps, device=self.device)
+
+    def _end_round(self, epoch: int) -> None:
+        self.check_finite()
+        means = self.losses.mean(), self.hits / (self.per_round * self.batch_size), self.objectives.mean()
+        sums = [float(self.ranks.total(mean)) / self.ranks.world for mean in means]
+        elapsed = time.perf_counter() - self.started
+        for curve, number in zip(self.curves.values(), [*sums, elapsed], strict=True):
+            curve.append(number)
+        self._new_round()
+        if self.progress is not None:
+            trained = self.per_round * self.batch_size * self.ranks.world
+            pictures = epoch * (trained + self.loop.steps * len(self.images))
+            self._speak(
+                f"{self.method} round {epoch}/{self.loop.epochs}: surrogate loss {sums[0]:.3f}, accuracy "
+                f"{sums[1]:.3f}, objective {sums[2]:.3f}, {pictures / elapsed:,.0f} images/s, {elapsed:.0f} s, "
+                f"at most {elapsed / epoch * (self.loop.epochs - epoch):.0f} s to go"
+            )
+        enough = self.loop.until_accuracy
+        self.done = epoch == self.loop.epochs or (enough is not None and self._accuracy() >= enough)
+
+    def _speak(self, line: str) -> None:
+        assert self.progress is not None
+        self.spoken = time.perf_counter()
+        self.progress(line)
+
+    def check_finite(self) -> None:
+        """Raise `FloatingPointError` that says where, if a value of this round is not finite, on any rank."""
+        finite = bool(self.losses.isfinite().all() & self.objectives.isfinite().all())
+        if not self.ranks.most(not finite):
+            return
+        epoch = max(0, self.tick - 1) // self.ticks + 1
+        for name, values in (("surrogate's loss", self.losses), ("objective", self.objectives)):
+            if not bool(values.isfinite().all()):
+                place = (~values.isfinite()).nonzero()[0].tolist()
+                where = f"batch {place[0] + 1}" + (f", step {place[1] + 1}" if len(place) > 1 else "")
+                value = float(values[tuple(place)])
+                message = f"{self.method}: the {name} became {value} in round {epoch}, {where}"
+                raise FloatingPointError(f"{message}; a smaller learning_rate may help")
+        raise FloatingPointError(f"{self.method}: in another process, a value is not finite in round {epoch}")
+
+    def _accuracy(self) -> float:
+        """The share of the noisy pictures that the surrogate classifies."""
+        judge = frozen(self.model)
+        hits = torch.zeros((), dtype=torch.int64, device=self.device)
+        with torch.no_grad(), autocast(self.device):
+            for start in range(0, len(self.share), 512):
+                places = torch.arange(start, min(start + 512, len(self.share)), device=self.share.device)
+                pictures, labels = self._pictures(places)
+                noisy = pixel_values(pictures).add_(self.delta.read(places))
+                hits += (judge(noisy.contiguous(memory_format=torch.channels_last)).argmax(1) == labels).sum()
+        return int(self.ranks.total(hits)) / len(self.images)
+
+    def _new_life(self, life: int) -> None:
+        """A surrogate with its optimiser and schedule; a module that was given is copied, not changed."""
+        loop = self.loop
+        # Seeds a thousand apart: nobody's victim happens to begin where one of the surrogates did.
+        given = loop.surrogate
+        fresh = partial(build, seed=loop.seed + 1000 * life)
+        model = fresh(given, self.images) if isinstance(given, str) else copy.deepcopy(given)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.ranks.same_weights(self.model)
+        check_model(self.model, self.images, self.device)
+        self.judge = None
+        self.descent = Descent(
+            self.model,
+            steps=self.lifetime * self.per_round,
+            learning_rate=loop.learning_rate,
+            momentum=loop.momentum,
+            weight_decay=loop.weight_decay,
+            schedule=loop.schedule,
+            synchronise=self.ranks.average_gradients if self.ranks.world > 1 else None,
+        )
+
+    # Stopping and going on
+
+    def state(self) -> State:
+        """Everything that the ticks to come depend on."""
+        optimiser, rest = self.descent.state()
+        tensors = {
+            "delta": self.delta.at_rest,
+            "losses": self.losses,
+            "hits": self.hits,
+            "objectives": self.objectives,
+            # Of no use here, but a surrogate may draw from it: dropout does.
+            "random": torch.get_rng_state(),
+            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"optimiser.{name}": tensor for name, tensor in optimiser.items()},
+        }
+        if self.device.type == "cuda":
+            tensors["random of the GPU"] = torch.cuda.get_rng_state(self.device)
+        elapsed = time.perf_counter() - self.started
+        return tensors, rest | {"tick": self.tick, "done": self.done, "curves": self.curves, "elapsed": elapsed}
+
+    def restore(self, state: State) -> None:
+        """Go on from `state`, which was written for the same run."""
+        tensors, rest = state
+        self.tick, self.done, self.curves = rest["tick"], rest["done"], rest["curves"]
+        self.started = time.perf_counter() - rest["elapsed"]
+        self._new_life(max(0, self.tick - 1) // self.ticks // self.lifetime)
+
+        def those(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        self.delta.at_rest.copy_(tensors["delta"])
+        self.model.load_state_dict(those("model."))
+        self.descent.restore(those("optimiser."), rest)
+        for name in ("losses", "hits", "objectives"):
+            getattr(self, name).copy_(tensors[name])
+        torch.set_rng_state(tensors["random"])
+        if "random of the GPU" in tensors:
+            torch.cuda.set_rng_state(tensors["random of the GPU"], self.device)
+
+    # The end
+
+    def result(self, settings: dict[str, Any]) -> Perturbation:
+        """The noise of all pictures in whole levels; the same on every rank."""
+        epsilon = self.loop.epsilon
+        levels = rounded(self.share, self.delta.read, epsilon, self.delta.levels())
+        if self.ranks.world > 1:
+            levels = self._put_together(levels)
+        return Perturbation(levels, epsilon, self.method, settings, self.images.fingerprint, self.curves)
+
+    def _put_together(self, part: Tensor) -> Tensor:
+        """The levels of all pictures, from every rank's part: in memory, or in the file that they share."""
+        shape = self.images.images.shape
+        if self.file is None:
+            whole = torch.empty(shape, dtype=part.dtype)
+            self.ranks.collect(part, self.images, whole)
+            return whole.to(self.images.device)
+        self.ranks.collect(part, self.images, self.whole)
+        self.ranks.barrier()
+        of_rank(self.file, self.ranks.rank, self.ranks.world).unlink()
+        return self.whole if self.whole is not None else mapped(self.file, shape, there=True)

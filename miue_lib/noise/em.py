@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +10,8 @@ from torch.nn import functional as F
 from ..data import ImageSet
 from ..perturbation import Perturbation
 from .bilevel import bilevel
+from .execution import Execution
+from .ranks import Batch
 
 
 def em(
@@ -32,7 +33,7 @@ def em(
     crop: int = 0,
     flip: bool = False,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    execution: Execution | None = None,
 ) -> Perturbation:
     """Noise that minimises the cross-entropy of a surrogate trained on it: nothing is left to learn from the picture.
 
@@ -45,9 +46,9 @@ def em(
     authors'). Deviations: the rounds are bounded, where the original runs on until the accuracy is reached; the
     learning rate follows a cosine over them; no gradient clipping.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("images", "progress")}
+    settings = {name: value for name, value in locals().items() if name not in ("images", "execution")}
 
-    def objective(model: Any, views: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(model(views).float(), labels)
+    def objective(model: Any, views: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(model(views).float(), batch.labels)
 
-    return bilevel(images, objective, method="em", settings=settings, progress=progress)
+    return bilevel(images, objective, method="em", settings=settings, execution=execution or Execution())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +10,8 @@ from ..data import ImageSet
 from ..kernels import similarity
 from ..perturbation import Perturbation
 from .bilevel import bilevel
+from .execution import Execution
+from .ranks import Batch
 
 
 def miue(
@@ -34,7 +35,7 @@ def miue(
     crop: int = 4,
     flip: bool = True,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    execution: Execution | None = None,
 ) -> Perturbation:
     """Noise that minimises `similarity_loss` of a surrogate's features, while the surrogate learns from the noise.
 
@@ -51,10 +52,11 @@ def miue(
     real ones, and noise is optimised through them; every batch of the noise phase holds partners of each of its
     classes.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("images", "progress")}
+    settings = {name: value for name, value in locals().items() if name not in ("images", "execution")}
     similarity.check_weights(temperature, distance_weight)
 
-    def objective(model: Any, views: Tensor, labels: Tensor) -> Tensor:
-        return similarity.unchecked(model.features(views), labels, temperature, distance_weight)
+    def objective(model: Any, views: Tensor, batch: Batch) -> Tensor:
+        features = batch.all_features(model.features(views))
+        return similarity.unchecked(features, batch.all_labels, temperature, distance_weight)
 
-    return bilevel(images, objective, method="miue", settings=settings, progress=progress)
+    return bilevel(images, objective, method="miue", settings=settings, execution=execution or Execution())

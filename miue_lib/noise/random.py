@@ -19,7 +19,8 @@ def random(images: ImageSet, *, epsilon: float = 8 / 255, seed: int = 0) -> Pert
     most = budget_in_levels(epsilon)
     generator = torch.Generator(images.device).manual_seed(seed)
     shape = images.images.shape
-    levels = torch.randint(-most, most + 1, shape, generator=generator, device=images.device, dtype=torch.int16)
+    dtype = torch.int8 if most < 128 else torch.int16
+    levels = torch.randint(-most, most + 1, shape, generator=generator, device=images.device, dtype=dtype)
     settings = {"epsilon": epsilon, "seed": seed}
     return Perturbation.of_levels(images, levels, epsilon=epsilon, method="random", settings=settings)
 
