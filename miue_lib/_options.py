@@ -1,0 +1,236 @@
+"""The words of the command line: options, defaults, examples. What they do is in `cli`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .data import DATASETS
+from .mi import ESTIMATORS
+from .models import MODELS
+from .noise import METHODS
+from .profiles import PROFILES, Profile
+from .train import fit
+
+# What the methods and `fit` take, but is an option of its own here, or none at all.
+_OWN_OPTIONS = frozenset({"epsilon", "seed", "test"})
+_NO_OPTIONS = frozenset({"on_epoch", "execution"})
+_INDENTED: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
+
+_CODES = """\
+exit codes:
+  0    done
+  1    failed at work: a loss that is no longer finite, memory or disk that ran out, a download that broke off
+  2    arguments or input that cannot be used
+  130  interrupted (Ctrl-C)
+  143  terminated (SIGTERM)
+"""
+
+_ALL = """\
+Unlearnable examples: noise within a budget that makes published pictures useless for training.
+
+Craft noise for your pictures; train a victim on what you would publish; measure, with mi, how much the victim's
+features of published pictures tell about those of clean ones.
+"""
+
+_EXAMPLE = """\
+example, without a network, some ten minutes on two cores:
+  python -m miue_lib craft --data fashion-mnist-mini --method miue --out noise.safetensors
+  python -m miue_lib train --data fashion-mnist-mini --noise noise.safetensors --out victim.safetensors
+  python -m miue_lib mi --data fashion-mnist-mini --noise noise.safetensors --victim victim.safetensors
+"""
+
+_CRAFT = """\
+The noise moves no pixel by more than ε, and belongs to these very pictures: for others it is refused. What is said of
+it at the end goes to stdout. On several GPUs: torchrun --nproc-per-node=GPUS -m miue_lib craft …
+"""
+
+_CRAFT_EXAMPLES = """\
+examples:
+  python -m miue_lib craft --data fashion-mnist-mini --method miue --out noise.safetensors
+  python -m miue_lib craft --data folder:photos --size 224 --method miue --out noise.safetensors \\
+      --profile gpu --epsilon 4/255 --set epochs=50 noise_batch_size=256
+  python -m miue_lib craft … --out noise.safetensors --resume    # the same again, after it was cut off
+"""
+
+_TRAIN = """\
+Without --noise on the clean training pictures; with it on those that would be published. Tested on clean pictures.
+"""
+
+_TRAIN_EXAMPLES = """\
+examples:
+  python -m miue_lib train --data fashion-mnist-mini
+  python -m miue_lib train --data fashion-mnist-mini --noise noise.safetensors --out victim.safetensors
+"""
+
+_MI = """\
+Mutual information I(g(x); g(x')) in nats: g is the victim's feature extractor, x a clean picture, x' = x + δ the
+published one. By default sliced: the mean over pairs of random directions in feature space.
+"""
+
+_MI_EXAMPLES = """\
+examples:
+  python -m miue_lib mi --data fashion-mnist-mini --noise noise.safetensors --victim victim.safetensors
+  python -m miue_lib mi … --estimator mine --slices 0    # of the feature vectors themselves
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `command` is the one that was chosen."""
+    main = argparse.ArgumentParser(
+        prog="python -m miue_lib",
+        description=_ALL,
+        epilog=f"{_EXAMPLE}\n{_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = main.add_subparsers(required=True, dest="command", metavar="COMMAND", title="each has its own --help")
+
+    def command(name: str, title: str, words: str, epilog: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = commands.add_parser(
+            name,
+            help=title,
+            description=f"{title[0].upper()}{title[1:]}.\n\n{words}",
+            epilog=f"{epilog}\n{_CODES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _common(made)
+        return made
+
+    table = _table(METHODS, lambda size, method: size.noise[method])
+    _craft(command("craft", "make noise for the training pictures", _CRAFT, f"{table}\n{_CRAFT_EXAMPLES}"))
+    table = _table({"training": fit}, lambda size, _: size.victim)
+    _train(command("train", "train a victim, clean or on published pictures", _TRAIN, f"{table}\n{_TRAIN_EXAMPLES}"))
+    _mi(command("mi", "measure what published pictures tell a victim about clean ones", _MI, _MI_EXAMPLES))
+    return main
+
+
+def settings_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """What --set may name, and the defaults: the keyword arguments that are no options of their own."""
+    parameters = inspect.signature(function).parameters.values()
+    hidden = _OWN_OPTIONS | _NO_OPTIONS
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in hidden}
+
+
+def _table(functions: Mapping[str, Callable[..., Any]], given: Callable[[Profile, str], Mapping[str, Any]]) -> str:
+    """What --set may name for each function, at the value that it has without --set in each profile."""
+    lines = ["settings, as they are without --set:"]
+    for name, function in functions.items():
+        for size in PROFILES.values():
+            settings = {**settings_of(function), **given(size, name)}
+            if settings:
+                words = " ".join(f"{key}={_shown(key, value)}" for key, value in settings.items())
+                lines += [f"  {name}, profile {size.name}:", textwrap.fill(words, 110, **_INDENTED)]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(name: str, value: Any) -> str:
+    """As --set reads it."""
+    if name == "step":
+        return f"{255 * value:g}/255"
+    return json.dumps(value, default=str).strip('"')
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("pictures").add_argument
+    sets = ", ".join(DATASETS)
+    add("--data", required=True, metavar="DATA", help=f"{sets}, or folder:PATH with class/picture.png (.jpg, .webp)")
+    add("--size", type=int, metavar="PIXELS", help="folder: side to which pictures are resized and cut (default: 32)")
+    add("--root", metavar="FOLDER", help="where downloads are kept (default: ~/.cache/miue_lib)")
+    add = command.add_argument_group("running").add_argument
+    add("--device", type=_device, help="cpu, cuda or cuda:1, say (default: the GPU where there is one)")
+    add("--seed", type=int, default=0, help="same seed, same result, on one kind of machine (default: %(default)s)")
+    add("--traceback", action="store_true", help="show where an error comes from")
+
+
+def _craft(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("noise").add_argument
+    add("--method", required=True, choices=list(METHODS), help="em is error-minimising noise; random optimises nothing")
+    epsilon = "the most that a pixel moves, of a range from 0 to 1: 8/255 or 0.03, say (default: 8/255)"
+    add("--epsilon", type=_number, default=8 / 255, metavar="ε", help=epsilon)
+    _settings(add)
+    files = command.add_argument_group("files")
+    add = files.add_argument
+    add("--out", required=True, type=Path, metavar="FILE", help="the noise, as safetensors")
+    add("--force", action="store_true", help="write over files that exist")
+    either = files.add_mutually_exclusive_group()
+    checkpoint = "where --resume goes on; deleted when OUT is written (default: OUT with the suffix .checkpoint)"
+    either.add_argument("--checkpoint", type=Path, metavar="FILE", help=checkpoint)
+    either.add_argument("--no-checkpoint", action="store_true", help="write none")
+    minutes = "minutes between two checkpoints (default: %(default)s)"
+    add("--checkpoint-minutes", type=_number, default=5, metavar="MINUTES", help=minutes)
+    add("--resume", action="store_true", help="go on from the checkpoint; where there is none, begin")
+    delta = "hold the noise in the making in this memory-mapped file; deleted when OUT is written (default: in memory)"
+    add("--delta-file", type=Path, metavar="FILE", help=delta)
+
+
+def _train(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("victim").add_argument
+    add("--noise", type=Path, metavar="FILE", help="what craft wrote for these pictures (default: none, clean ones)")
+    add("--model", choices=list(MODELS), help="(default: the profile's)")
+    add("--epochs", type=int, help="passes over the pictures (default: the profile's)")
+    _settings(add)
+    add("--out", type=Path, metavar="FILE", help="the trained victim, as safetensors (default: not kept)")
+    add("--force", action="store_true", help="write over a file that exists")
+
+
+def _mi(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("measurement").add_argument
+    add("--noise", type=Path, required=True, metavar="FILE", help="what craft wrote for these pictures")
+    add("--victim", type=Path, required=True, metavar="FILE", help="what train --out wrote")
+    on = "the pictures that the noise was made for; craft makes it for the training pictures (default: %(default)s)"
+    add("--on", choices=["train", "test"], default="train", help=on)
+    add("--estimator", choices=list(ESTIMATORS), default="ksg", help="(default: %(default)s)")
+    slices = "pairs of directions; 0 takes the feature vectors themselves (default: %(default)s)"
+    add("--slices", type=int, default=200, help=slices)
+
+
+def _settings(add: Callable[..., Any]) -> None:
+    table = "settings to start from: cpu is sized for minutes on two cores, gpu is the paper's (default: by the device)"
+    add("--profile", choices=list(PROFILES), help=table)
+    named = "others in their place, by the names below: 12, 0.1, 1.6/255, true, null or a word"
+    add("--set", nargs="+", action="extend", default=[], type=_setting, metavar="NAME=VALUE", help=named)
+
+
+def _device(text: str) -> torch.device:
+    try:
+        device = torch.device(text)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # no such device, not here, or not in this build of torch
+        raise argparse.ArgumentTypeError(f"got {text!r} ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def _number(text: str) -> float:
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number such as 8/255 or 0.03") from error
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected NAME=VALUE")
+    words: dict[str, Any] = {"true": True, "false": False, "null": None}
+    if value in words:
+        return name, words[value]
+    try:
+        return name, int(value)
+    except ValueError:
+        pass
+    try:
+        return name, _number(value)
+    except argparse.ArgumentTypeError:
+        if value[:1].isdigit():  # no word, but a slip in a number
+            raise
+    return name, value

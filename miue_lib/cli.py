@@ -1,0 +1,341 @@
+"""The command line, `python -m miue_lib`: craft noise, train a victim on it, measure what the victim still learns.
+
+Results go to stdout; progress, warnings and errors to stderr; and the exit code says how it ended (see `main`).
+What is wrong with files and names is said before the first picture is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import itertools
+import math
+import os
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed, nn
+
+from ._console import Progress, Terminated, one_line_warnings, sigterm_raises
+from ._errors import bad, check_count
+from ._options import parser, settings_of
+from .data import ImageSet, default_device, load
+from .mi import mutual_information
+from .models import build, load_model, save_model
+from .noise import METHODS, craft
+from .noise.execution import of_rank
+from .perturbation import Perturbation
+from .profiles import Profile, profile
+from .train import History, accuracy, features, fit
+
+Asked = argparse.Namespace
+T = TypeVar("T")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0: done. 1: it failed at work (`FloatingPointError`, `OSError`, `RuntimeError`, `MemoryError`). 2: `ValueError`, an
+    unusable input (what the parser itself refuses raises `SystemExit(2)`). 130 and 143: SIGINT and SIGTERM, as shells
+    count them. Any other exception is a bug, and is not caught.
+    """
+    asked = parser().parse_args(arguments)
+    run = {"craft": craft_command, "train": train_command, "mi": mi_command}[asked.command]
+    # A rank that has nothing to tidy ends at once, even inside a collective, where no Python handler would run.
+    with one_line_warnings(), sigterm_raises() if _writes() else nullcontext():
+        try:
+            run(asked)
+        except ValueError as error:
+            return _complain(asked, error, 2)
+        except (FloatingPointError, OSError, RuntimeError, MemoryError) as error:
+            return _complain(asked, error, 1)
+        except KeyboardInterrupt:
+            return _complain(asked, "interrupted", 130)
+        except Terminated:
+            return _complain(asked, "terminated", 143)
+    return 0
+
+
+def _complain(asked: Asked, error: BaseException | str, code: int) -> int:
+    if asked.traceback:
+        traceback.print_exc()
+    print(f"miue_lib: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+    return code
+
+
+# The commands
+
+
+def craft_command(asked: Asked) -> None:
+    """Noise for the training pictures into a file; under torchrun its processes share the work."""
+    method = METHODS[asked.method]
+    size = _profile(asked)
+    settings = _settings(method, size.noise[asked.method], asked.set)
+    # A method without rounds has nothing to report or to go on from: it is told of neither, whatever was asked for, so
+    # that one command line serves all methods.
+    has_rounds = "execution" in inspect.signature(method).parameters
+    writes = _writes()
+    if writes:
+        _check_target("--out", asked.out, asked.force)
+    files = _files(asked) if has_rounds else {}
+    # Under torchrun each process keeps its own part of these.
+    rank = int(os.environ.get("RANK", "0"))
+    own = {name: of_rank(files[name], rank, _processes()) for name in ("checkpoint", "delta_file") if name in files}
+    for name, path in own.items():
+        _check_target(f"--{name.replace('_', '-')}", path, asked.resume or asked.force, "--resume to go on from it")
+    with _process(asked.device) as device, closing(Progress()) as progress:
+        train, _ = _one_before_the_others(lambda: _load(asked, device))
+        if has_rounds:
+            files["progress"] = progress if writes else None
+        if asked.force and not asked.resume:
+            _remove(own.values())
+        start = time.perf_counter()
+        try:
+            noise = craft(asked.method, train, epsilon=asked.epsilon, seed=asked.seed, **settings, **files)
+            seconds = time.perf_counter() - start
+            if writes:
+                noise.save(asked.out)
+        except BaseException as error:
+            # A ValueError may be about the checkpoint itself.
+            if writes and "checkpoint" in own and own["checkpoint"].exists() and not isinstance(error, ValueError):
+                progress.close()
+                print(f"miue_lib: {files['checkpoint']} is kept: --resume goes on from there", file=sys.stderr)
+            raise
+        if writes:
+            progress.close()
+            _report(_about(noise, train, seconds) | {"noise": asked.out, "next": _next_command(asked)})
+        if distributed.is_initialized():
+            distributed.barrier()  # until the noise is written, all of this is needed
+        _remove([*own.values(), *(files[name] for name in ("delta_file",) if name in files)])
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + ".new").unlink(missing_ok=True)  # of a checkpoint that was not finished
+
+
+def train_command(asked: Asked) -> None:
+    """A victim on clean pictures, or on published ones, and its accuracy."""
+    _refuse_several_processes("train")
+    noise = None if asked.noise is None else Perturbation.load(asked.noise)
+    if asked.out is not None:
+        _check_target("--out", asked.out, asked.force)
+    size = _profile(asked)
+    settings = _settings(fit, size.victim, asked.set)
+    if asked.epochs is not None:
+        settings["epochs"] = asked.epochs
+    epochs = settings["epochs"]
+    device = _chosen(asked.device)
+    clean, test = _load(asked, device)
+    train = clean if noise is None else clean.with_(noise)
+    victim = build(asked.model or size.model, train, seed=asked.seed)
+    with closing(Progress()) as progress:
+
+        def on_epoch(epoch: int, history: History) -> None:
+            seconds = history.seconds[-1]
+            progress(
+                f"epoch {epoch}/{epochs}: loss {history.loss[-1]:.3f}, accuracy {history.train_accuracy[-1]:.3f}, "
+                f"{seconds:.0f} s, about {seconds / epoch * (epochs - epoch):.0f} s to go"
+            )
+
+        fit(victim, train, seed=asked.seed, on_epoch=on_epoch, **settings)
+    rows = {
+        "victim": f"{victim.architecture}, {epochs} epochs on {train.name}, seed {asked.seed}",
+        "test": f"{_accuracy(victim, test)} clean test pictures",
+        "train": f"{_accuracy(victim, train)} of those it was trained on, without crop and flip",
+        "±": "one binomial standard error",
+    }
+    if asked.out is not None:
+        save_model(victim, asked.out)
+        rows["weights"] = str(asked.out)
+    _report(rows)
+
+
+def mi_command(asked: Asked) -> None:
+    """I(g(x); g(x')) between a victim's features of clean and of published pictures."""
+    _refuse_several_processes("mi")
+    check_count("--slices", asked.slices, 0)
+    noise = Perturbation.load(asked.noise)
+    device = _chosen(asked.device)
+    victim = load_model(asked.victim, device=device)
+    clean = _load(asked, device)[0 if asked.on == "train" else 1]
+    published = clean.with_(noise)
+    shape = tuple(clean.images.shape[1:])
+    if victim.picture_shape != shape:
+        raise bad("--victim", f"a model for pictures of {_by(victim.picture_shape)}", f"one for {_by(shape)}")
+    g, h = features(victim, clean), features(victim, published)
+    found = mutual_information(g, h, estimator=asked.estimator, slices=asked.slices or None, seed=asked.seed)
+    how = f"the mean of {asked.slices} slices" if asked.slices else "of the feature vectors"
+    _report(
+        {
+            "I(g(x); g(x'))": f"{found.value:.4f} ± {found.stderr:.4f} nats",
+            "shuffled": f"{found.baseline:.4f} ± {found.baseline_stderr:.4f} nats: as it reads where there is none",
+            "ceiling": f"{found.ceiling:.4f} nats: the most that it can read",
+            "estimator": f"{asked.estimator}, {how}; {found.n:,} pairs, {g.shape[1]} features each",
+            "±": f"one standard error over {'slices' if asked.slices else 'pairs'}",
+        }
+    )
+
+
+# What is asked for
+
+
+def _profile(asked: Asked) -> Profile:
+    return profile(asked.profile or ("gpu" if (asked.device or default_device()).type == "cuda" else "cpu"))
+
+
+def _settings(function: Callable[..., Any], base: Mapping[str, Any], given: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The function's defaults, over them the profile's settings, over them those of --set."""
+    known = settings_of(function)
+    for name, _ in given:
+        if name not in known:
+            expected = "one of " + ", ".join(known) if known else f"none: {function.__name__} has no such settings"
+            raise bad("--set", repr(name), expected)
+    return {**known, **base, **dict(given)}
+
+
+def _files(asked: Asked) -> dict[str, Any]:
+    """What `craft` is told about files of work in progress."""
+    files: dict[str, Any] = {}
+    if not asked.no_checkpoint:
+        files["checkpoint"] = asked.checkpoint or asked.out.with_suffix(".checkpoint")
+        files |= {"checkpoint_minutes": asked.checkpoint_minutes, "resume": asked.resume}
+    elif asked.resume:
+        raise bad("--resume", "--no-checkpoint with it", "one of the two")
+    if asked.delta_file is not None:
+        files["delta_file"] = asked.delta_file
+    paths = [asked.out, *(files[name] for name in ("checkpoint", "delta_file") if name in files)]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise bad("--out, --checkpoint, --delta-file", ", ".join(map(str, paths)), "a file of its own for each")
+    return files
+
+
+def _check_target(option: str, path: Path, force: bool, otherwise: str = "another name") -> None:
+    """Raise `ValueError` unless a file can be written at `path`: hours later would be too late to find out."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise bad(option, repr(str(path)), "a file in a folder that exists")
+    if path.exists() and not force:
+        raise bad(option, f"{str(path)!r}, which exists", f"{otherwise}, or --force to write over it")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise bad(option, f"{str(path)!r} ({error})", "a file in a folder that can be written into") from error
+
+
+def _load(asked: Asked, device: torch.device) -> tuple[ImageSet, ImageSet]:
+    options = {name: getattr(asked, name) for name in ("size", "root") if getattr(asked, name) is not None}
+    return load(asked.data, device=device, **options)
+
+
+# What is said at the end
+
+
+def _report(rows: Mapping[str, object]) -> None:
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:{width}}  {value}")
+
+
+def _about(noise: Perturbation, images: ImageSet, seconds: float) -> dict[str, object]:
+    rows = {
+        "method": noise.method,
+        "pictures": f"{len(images):,} of {_by(images.images.shape[1:])}, {images.name}",
+        "ε": f"{255 * noise.epsilon:g}/255 = {noise.epsilon:.4f} of the pixel range",
+        "L∞": f"{round(255 * noise.linf)} of 255 levels",
+        "seconds": f"{seconds:.1f}",
+    }
+    if (rate := _pictures_a_second(noise)) is not None:
+        rows["images/s"] = f"{rate:,.0f}, a picture counting once for each forward and backward pass"
+    return dict(rows)
+
+
+def _pictures_a_second(noise: Perturbation) -> float | None:
+    """In the median round, whose two phases are one SGD pass and `steps` noise steps; None for other methods."""
+    if noise.settings.get("steps") is None or not noise.curves.get("seconds"):
+        return None
+    n, batch = len(noise.levels), min(noise.settings["batch_size"], len(noise.levels))
+    trained = batch * (noise.settings.get("model_batches") or n // batch)
+    rounds = [after - before for before, after in itertools.pairwise([0.0, *noise.curves["seconds"]])]
+    return float((trained + noise.settings["steps"] * n) / statistics.median(rounds))
+
+
+def _next_command(asked: Asked) -> str:
+    words = ["python", "-m", "miue_lib", "train", "--data", asked.data]
+    for name in ("size", "root", "profile"):
+        if getattr(asked, name) is not None:
+            words += [f"--{name}", str(getattr(asked, name))]
+    return shlex.join([*words, "--noise", str(asked.out), "--out", "victim.safetensors"])
+
+
+def _accuracy(model: nn.Module, images: ImageSet) -> str:
+    share = accuracy(model, images)
+    return f"{share:.4f} ± {math.sqrt(share * (1 - share) / len(images)):.4f} of {len(images):,}"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+# Processes and devices
+
+
+@contextmanager
+def _process(device: torch.device | None) -> Iterator[torch.device]:
+    """The device to work on; under torchrun it joins the other processes, on the GPU of its own number."""
+    if _processes() == 1:
+        yield _chosen(device)
+        return
+    patience = timedelta(hours=1)  # while one process downloads, the others wait
+    if (device or default_device()).type == "cuda":
+        device = _chosen(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
+        distributed.init_process_group("nccl", device_id=device, timeout=patience)
+    else:
+        device = torch.device("cpu")
+        distributed.init_process_group("gloo", timeout=patience)
+    yield device
+    # Not after an error: it would wait for the others, who may wait for this one. It ends, and torchrun ends them.
+    distributed.destroy_process_group()
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _writes() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _refuse_several_processes(command: str) -> None:
+    if _processes() > 1:
+        raise bad(f"{command} under torchrun", f"{_processes()} processes", "one: only craft shares its work")
+
+
+def _chosen(device: torch.device | None) -> torch.device:
+    device = device or default_device()
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
+def _one_before_the_others(work: Callable[[], T]) -> T:
+    """`work()`, which may download: on each machine one process does it first, and the others find it done."""
+    if not distributed.is_initialized():
+        return work()
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        result = work()
+        distributed.barrier()
+        return result
+    distributed.barrier()
+    return work()
