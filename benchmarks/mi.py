@@ -26,23 +26,32 @@ import json
 import math
 import multiprocessing
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _timing import (
+    GPU_REPEATS,
+    SHORTEST,
+    SLOW,
+    copy_bandwidth,
+    gpu_name,
+    gpu_seconds,
+    matmul_rate,
+    peak_megabytes,
+    report_load,
+    report_machine,
+    restart_peak,
+    spread,
+    timed,
+)
 from torch import Tensor
 
 from miue_lib import mi
@@ -52,9 +61,6 @@ from miue_lib.theory import gaussian_mi
 
 RHO, K, BINS = 0.6, 3, 32
 BATCH = 8  # slices that the library takes at once
-SLOW = 20.0  # seconds beyond which a contender runs once
-SHORTEST = 0.02  # seconds that a measurement lasts at least, by repeating
-GPU_REPEATS = 5
 SEVERAL = "scikit-learn, {} processes"
 PEERS = {"sklearn": "scikit-learn", "scipy": "scipy", "npeet_plus": "npeet-plus"}  # module: package
 
@@ -212,17 +218,6 @@ def interleaved(group: Sequence[Contender], rounds: int) -> tuple[dict[str, list
     return seconds, results
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    low, middle, high = np.quantile(values, (0.2, 0.5, 0.8))
-    return float(low), float(middle), float(high)
-
-
 # Memory: this file again, as a fresh process
 
 
@@ -245,46 +240,7 @@ def child(task: str, n: int, cores: int, slices: int) -> dict[str, Any]:
     return {"megabytes": peak_megabytes() - before}
 
 
-def restart_peak() -> float:
-    """What is resident now, in megabytes; from here on, so far as the system allows, the peak counts anew."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak_megabytes()
-
-
-def peak_megabytes() -> float:
-    """Peak resident memory of this process.
-
-    Linux's getrusage would not do: it begins with the peak of the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if status.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
-        return int(peak[1]) * 1024 / 1e6
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-
-
 # The sections of the report
-
-
-def report_machine(cores: int) -> None:
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    print(f"{model[1] if model else platform.processor() or platform.machine()}, {os.cpu_count()} cores, {cores} used")
-    found = [f"python {platform.python_version()}"]
-    for package in ("torch", "numpy", "numba", *PEERS.values()):
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            found.append(f"{package} not installed" + (": left out" if package in PEERS.values() else ""))
-    print(", ".join(found))
-    report_load()
-
-
-def report_load() -> None:
-    if hasattr(os, "getloadavg"):
-        print("load over 1, 5 and 15 minutes: " + ", ".join(f"{load:.2f}" for load in os.getloadavg()))
 
 
 def report_contenders(sizes: Sequence[int], cores: int, rounds: int, memory: bool) -> None:
@@ -372,7 +328,7 @@ def report_gpu(n: int, slices: int, dimensions: int = 512, compared: int = 16, d
     x_there, y_there = x.to(device), y.to(device)
     theta, phi = mi.directions(slices, dimensions, dimensions)
     directions = theta.to(device), phi.to(device)
-    flops, bandwidth = gpu_limits(device)
+    flops, bandwidth = matmul_rate(device, torch.float32, 8192), copy_bandwidth(device, 1 << 28)
     print(f"\n{gpu_name()}; measured: {flops / 1e12:.1f} TFLOP/s in float32, {bandwidth / 1e9:.0f} GB/s")
     print(f"{slices} slices of {n} × {dimensions}, float32, projections included, no baseline")
     # Bytes a pair at the least, in float32. Both sides written and read by the next step: 16. A sort of one side: four
@@ -439,39 +395,6 @@ def naive_ksg(x: Tensor, y: Tensor) -> float:
     return float(total) - float(psi[0] + psi[1])
 
 
-def gpu_limits(device: str, side: int = 8192, values: int = 1 << 28) -> tuple[float, float]:
-    """FLOP/s of a large float32 product, without TF32, and bytes/s of a large copy, read and written."""
-    torch.set_float32_matmul_precision("highest")
-    a = torch.randn(side, side, device=device)
-    flops = 2 * side**3 / gpu_seconds(lambda: a @ a)[0]
-    source = torch.zeros(values, device=device)
-    target = torch.empty_like(source)
-    return flops, 2 * 4 * values / gpu_seconds(lambda: target.copy_(source))[0]
-
-
-def gpu_seconds(work: Callable[[], Any], repeats: int = GPU_REPEATS) -> tuple[float, float, Any]:
-    """Fastest and median time by CUDA events, after a warm-up in which Triton compiles, and what `work` returned."""
-    work()
-    result = None
-    seconds = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        result = work()
-        end.record()
-        torch.cuda.synchronize()
-        seconds.append(start.elapsed_time(end) / 1e3)
-    return min(seconds), statistics.median(seconds), result
-
-
-def gpu_name() -> str:
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = "unknown"
-    with suppress(OSError, subprocess.CalledProcessError):
-        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split("\n")[0]
-    return f"{torch.cuda.get_device_name()}, driver {driver}, CUDA {torch.version.cuda}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Time, memory and error of miue_lib's estimators of mutual information beside other packages'.",
@@ -501,7 +424,7 @@ def main() -> None:
         print(json.dumps(child(asked.child, asked.sizes[0], asked.cores, asked.slices)))
         return
     sizes = asked.sizes or ([1000, 5000] if asked.quick else [1000, 5000, 20_000, 50_000])
-    report_machine(asked.cores)
+    report_machine(asked.cores, ("torch", "numpy", "numba"), tuple(PEERS.values()))
     report_contenders(sizes, asked.cores, asked.rounds or (3 if asked.quick else 9), memory=not asked.quick)
     n, slices = (10_000, 100) if asked.quick else (50_000, 1000)
     report_many_slices(n, slices, asked.cores)
