@@ -42,7 +42,7 @@ def pip_install(*what):
 
 if installed("miue_lib") != "0.1.0":
     pip_install("--no-deps", "miue_lib @ https://github.com/OWNER/REPOSITORY/archive/refs/tags/v0.1.0.zip")
-needed = ["numba>=0.61", "safetensors>=0.5", "pillow>=11", "matplotlib>=3.9", "ipywidgets>=8.1", "scikit-learn>=1.5"]
+needed = ["numba>=0.61", "safetensors>=0.8", "pillow>=11", "matplotlib>=3.9", "ipywidgets>=8.1", "scikit-learn>=1.5"]
 if missing := [requirement for requirement in needed if not installed(requirement.split(">=")[0])]:
     pip_install(*missing)
 
