@@ -147,6 +147,7 @@ def test_going_on_with_a_file(easy: Bands, tmp_path: Path, monkeypatch: pytest.M
 
 
 PROGRAM = """
+import signal
 import sys
 import torch
 import miue_lib as mi
@@ -154,6 +155,7 @@ import miue_lib as mi
 torch.set_num_threads(1)
 pictures = torch.randint(0, 256, (192, 1, 12, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 train = mi.ImageSet(pictures, torch.arange(192) % 3)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background would have it ignored
 print("ready", flush=True)
 noise = mi.craft("miue", train, surrogate="small_resnet", epochs=int(sys.argv[2]), steps=2, batch_size=32,
                  noise_batch_size=48, checkpoint=sys.argv[1], checkpoint_minutes=float(sys.argv[3]), resume=True,
@@ -450,8 +452,12 @@ def test_a_signal_after_the_last_batch_is_handed_on(
         return result(self, settings)
 
     monkeypatch.setattr(Crafting, "result", late)
-    with pytest.raises(KeyboardInterrupt):
-        mi.craft("miue", easy[0], **COMMON | {"epochs": 1}, checkpoint=tmp_path / "state")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background would have it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            mi.craft("miue", easy[0], **COMMON | {"epochs": 1}, checkpoint=tmp_path / "state")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_momentum_lies_in_memory_as_the_weights_do(easy: Bands, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,3 +479,19 @@ def test_momentum_lies_in_memory_as_the_weights_do(easy: Bands, written: Path, m
 def test_a_file_for_the_noise_holds_eight_bits(easy: Bands, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="epsilon: got 0.6, expected less than half the range with a delta_file"):
         mi.craft("miue", easy[0], epsilon=0.6, **COMMON, delta_file=tmp_path / "delta")
+
+
+def test_a_signal_that_is_ignored_stays_ignored(easy: Bands, tmp_path: Path) -> None:
+    during: list[Any] = []
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        mi.craft(
+            "miue",
+            easy[0],
+            **COMMON | {"epochs": 1},
+            checkpoint=tmp_path / "state",
+            progress=lambda line: during.append(signal.getsignal(signal.SIGINT)),
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert during == [signal.SIG_IGN]

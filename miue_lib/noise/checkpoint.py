@@ -70,7 +70,8 @@ class Keeper:
     def __enter__(self) -> Keeper:
         if self.path is not None and threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                self.before[number] = signal.signal(number, self._catch)
+                if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell: not ours to answer
+                    self.before[number] = signal.signal(number, self._catch)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
