@@ -21,7 +21,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -349,8 +348,8 @@ class Crafting:
         loop = self.loop
         # Seeds a thousand apart: nobody's victim happens to begin where one of the surrogates did.
         given = loop.surrogate
-        fresh = partial(build, seed=loop.seed + 1000 * life)
-        model = fresh(given, self.images) if isinstance(given, str) else copy.deepcopy(given)
+        seed = loop.seed + 1000 * life
+        model = build(given, self.images, seed=seed) if isinstance(given, str) else copy.deepcopy(given)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.ranks.same_weights(self.model)
         check_model(self.model, self.images, self.device)
