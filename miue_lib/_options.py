@@ -21,7 +21,7 @@ from .train import fit
 
 # What the methods and `fit` take, but is an option of its own here, or none at all.
 _OWN_OPTIONS = frozenset({"epsilon", "seed", "test"})
-_NO_OPTIONS = frozenset({"on_epoch", "execution"})
+_NO_OPTIONS = frozenset({"on_epoch", "execution", "progress"})
 _INDENTED: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 _CODES = """\
@@ -103,7 +103,8 @@ def parser() -> argparse.ArgumentParser:
         _common(made)
         return made
 
-    table = _table(METHODS, lambda size, method: size.noise[method])
+    methods = {name: method.run for name, method in METHODS.items()}
+    table = _table(methods, lambda size, method: size.noise[method])
     _craft(command("craft", "make noise for the training pictures", _CRAFT, f"{table}\n{_CRAFT_EXAMPLES}"))
     table = _table({"training": fit}, lambda size, _: size.victim)
     _train(command("train", "train a victim, clean or on published pictures", _TRAIN, f"{table}\n{_TRAIN_EXAMPLES}"))
@@ -152,8 +153,8 @@ def _common(command: argparse.ArgumentParser) -> None:
 def _craft(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("noise").add_argument
     add("--method", required=True, choices=list(METHODS), help="em is error-minimising noise; random optimises nothing")
-    epsilon = "the most that a pixel moves, of a range from 0 to 1: 8/255 or 0.03, say (default: 8/255)"
-    add("--epsilon", type=_number, default=8 / 255, metavar="ε", help=epsilon)
+    epsilon = "the most that a pixel moves, of a range from 0 to 1: 8/255 or 0.03, say (default: 8/255, for methods"
+    add("--epsilon", type=_number, metavar="ε", help=f"{epsilon} that are bounded so; refused for others)")
     _settings(add)
     files = command.add_argument_group("files")
     add = files.add_argument

@@ -61,7 +61,7 @@ class Cache:
 
         progress: as in `craft`; not called for what is read.
         """
-        path = self._path("noise", METHODS, method, settings, images)
+        path = self._path("noise", {name: known.run for name, known in METHODS.items()}, method, settings, images)
         if path.exists():
             try:
                 noise = Perturbation.load(path)

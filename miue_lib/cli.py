@@ -7,7 +7,6 @@ What is wrong with files and names is said before the first picture is read.
 from __future__ import annotations
 
 import argparse
-import inspect
 import itertools
 import math
 import os
@@ -80,10 +79,14 @@ def craft_command(asked: Asked) -> None:
     """Noise for the training pictures into a file; under torchrun its processes share the work."""
     method = METHODS[asked.method]
     size = _profile(asked)
-    settings = _settings(method, size.noise[asked.method], asked.set)
+    settings = _settings(method.run, size.noise[asked.method], asked.set)
+    if method.takes("epsilon"):
+        settings["epsilon"] = 8 / 255 if asked.epsilon is None else asked.epsilon
+    elif asked.epsilon is not None:
+        raise bad("--epsilon", f"{asked.epsilon:g}", f"none: {asked.method} is not bounded by how far a pixel moves")
     # A method without rounds has nothing to report or to go on from: it is told of neither, whatever was asked for, so
     # that one command line serves all methods.
-    has_rounds = "execution" in inspect.signature(method).parameters
+    has_rounds = method.takes("execution")
     writes = _writes()
     if writes:
         _check_target("--out", asked.out, asked.force)
@@ -95,13 +98,13 @@ def craft_command(asked: Asked) -> None:
         _check_target(f"--{name.replace('_', '-')}", path, asked.resume or asked.force, "--resume to go on from it")
     with _process(asked.device) as device, closing(Progress()) as progress:
         train, _ = _one_before_the_others(lambda: _load(asked, device))
-        if has_rounds:
-            files["progress"] = progress if writes else None
+        if writes and (has_rounds or method.takes("progress")):
+            files["progress"] = progress
         if asked.force and not asked.resume:
             _remove(own.values())
         start = time.perf_counter()
         try:
-            noise = craft(asked.method, train, epsilon=asked.epsilon, seed=asked.seed, **settings, **files)
+            noise = craft(asked.method, train, seed=asked.seed, **settings, **files)
             seconds = time.perf_counter() - start
             if writes:
                 noise.save(asked.out)

@@ -22,7 +22,8 @@ from ._errors import bad, check_number
 from ._files import beside
 from .data import ImageSet
 
-_FORMAT = "miue_lib.perturbation/1"
+_FORMAT = "miue_lib.perturbation/2"
+_ABOUT = ("epsilon", "method", "settings", "fingerprint", "curves", "passes", "seconds")  # kept beside the levels
 
 
 def budget_in_levels(epsilon: float) -> int:
@@ -72,9 +73,11 @@ class Perturbation:
 
     levels: `(N, C, H, W)`, published minus clean, in 1/255 of the pixel range; int8 where the budget is below half the
         range, else int16. May be memory-mapped.
-    epsilon: the L∞ budget in pixel values; |levels| ≤ 255 ε.
+    epsilon: the L∞ budget in pixel values; |levels| ≤ 255 ε. 1 for noise that is bounded in another norm, or not.
     method, settings: what made it. fingerprint: of the `ImageSet` it belongs to.
     curves: what the method recorded on its way, one number a round.
+    passes: what crafting cost, in forward and backward passes of a network over all the pictures.
+    seconds: what it took, on the machine where it was crafted.
     """
 
     levels: Tensor
@@ -83,6 +86,8 @@ class Perturbation:
     settings: Mapping[str, Any]
     fingerprint: str
     curves: Mapping[str, list[float]] = field(default_factory=dict)
+    passes: float = 0.0
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, 0, 1, open_low=True)
@@ -97,7 +102,7 @@ class Perturbation:
 
     @classmethod
     def of(cls, images: ImageSet, delta: Tensor, *, epsilon: float, method: str, settings: Mapping[str, Any],
-           curves: Mapping[str, list[float]] | None = None) -> Perturbation:  # fmt: skip
+           curves: Mapping[str, list[float]] | None = None, passes: float = 0.0) -> Perturbation:  # fmt: skip
         """The perturbation that publishing `images + delta` makes: rounded to levels, within the budget and [0, 255].
 
         delta: floating point `(N, C, H, W)` in pixel values. Rounding is to the nearest level; truncating would
@@ -105,15 +110,15 @@ class Perturbation:
         """
         _check_shape(images, delta)
         levels = rounded(images, lambda rows: delta[rows], epsilon)
-        return cls(levels, epsilon, method, dict(settings), images.fingerprint, dict(curves or {}))
+        return cls(levels, epsilon, method, dict(settings), images.fingerprint, dict(curves or {}), passes)
 
     @classmethod
     def of_levels(cls, images: ImageSet, levels: Tensor, *, epsilon: float, method: str, settings: Mapping[str, Any],
-                  curves: Mapping[str, list[float]] | None = None) -> Perturbation:  # fmt: skip
+                  curves: Mapping[str, list[float]] | None = None, passes: float = 0.0) -> Perturbation:  # fmt: skip
         """As `of`, for noise that is in whole levels already, of any integer type."""
         _check_shape(images, levels)
         within = rounded(images, lambda rows: levels[rows], epsilon)
-        return cls(within, epsilon, method, dict(settings), images.fingerprint, dict(curves or {}))
+        return cls(within, epsilon, method, dict(settings), images.fingerprint, dict(curves or {}), passes)
 
     @property
     def delta(self) -> Tensor:
@@ -134,13 +139,8 @@ class Perturbation:
         path = Path(path)
         if not path.parent.is_dir() or path.is_dir():
             raise bad("path", repr(str(path)), "a file in a folder that exists")
-        about = {
-            "epsilon": self.epsilon,
-            "method": self.method,
-            "settings": dict(self.settings),
-            "fingerprint": self.fingerprint,
-            "curves": dict(self.curves),
-        }
+        about = {key: getattr(self, key) for key in _ABOUT}
+        about |= {key: dict(about[key]) for key in ("settings", "curves")}
         stored = self.levels.cpu().contiguous()
         with beside(path) as part:
             save_file({"levels": stored}, part, {"format": _FORMAT, "about": json.dumps(about, default=float)})
@@ -160,7 +160,6 @@ class Perturbation:
             raise bad("path", f"{str(path)!r} ({error})", "a whole file written by Perturbation.save") from error
         try:
             about = json.loads(metadata["about"])
-            kept = (about[key] for key in ("epsilon", "method", "settings", "fingerprint", "curves"))
-            return cls(levels, *kept)
+            return cls(levels, **{key: about[key] for key in _ABOUT})
         except (KeyError, TypeError, ValueError) as error:
             raise bad("path", f"{str(path)!r} ({error!r})", "a whole file written by Perturbation.save") from error

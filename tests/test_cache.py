@@ -5,6 +5,7 @@ import torch
 
 import miue_lib as mi
 from miue_lib import cache as module
+from miue_lib.noise import Method
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_what_has_no_name_is_refused(tmp_path, tiny, call, message):
 
 
 def test_foreign_methods_are_refused(tmp_path, tiny, monkeypatch):
-    monkeypatch.setitem(mi.METHODS, "mine", lambda images, **settings: None)
+    monkeypatch.setitem(mi.METHODS, "mine", Method(lambda images, **settings: None, "mine", "free", "none", "sample"))
     with pytest.raises(ValueError, match="noise: got 'mine' of .*, expected a method or model of this library"):
         mi.Cache(tmp_path).craft("mine", tiny)
 

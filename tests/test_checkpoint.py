@@ -379,7 +379,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_last_good_state_kept(
 
 def test_a_gradient_that_is_not_finite_is_met_as_well(easy: Bands, monkeypatch: pytest.MonkeyPatch) -> None:
     """√ at 0 has a finite value and no finite slope: its sign would move nothing, in silence."""
-    method = mi.METHODS["miue"]
+    method = mi.METHODS["miue"].run
     monkeypatch.setattr(
         "miue_lib.kernels.similarity.unchecked",
         lambda g, *rest: g.sum() * 0 + (g.sum() * 0).abs().sqrt() * 0,

@@ -144,7 +144,7 @@ def test_damaged_and_foreign_models_are_refused(tiny: mi.ImageSet, tmp_path: Pat
     refused(whole.replace(b"[1, 12, 12]", b"[3, 12, 12]"), "path: got .*, expected the weights of a small_resnet")
     refused(whole.replace(b'"head.bias"', b'"head.bios"'), "path: got .*, expected the weights of a small_resnet")
     mi.craft("random", tiny).save(path)
-    with pytest.raises(ValueError, match=r"of format 'miue_lib.perturbation/1', expected format 'miue_lib.model/1'"):
+    with pytest.raises(ValueError, match=r"of format 'miue_lib.perturbation/2', expected format 'miue_lib.model/1'"):
         load_model(path)
     with pytest.raises(ValueError, match=r"path: got .*nowhere.*, expected a file written by save_model"):
         load_model(tmp_path / "nowhere")

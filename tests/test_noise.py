@@ -209,7 +209,7 @@ def test_until_accuracy_is_measured_on_the_noisy_pictures(easy: Bands, monkeypat
     def objective(model: nn.Module, seen: torch.Tensor, batch: Batch) -> torch.Tensor:
         return seen.sum()
 
-    settings = {name: p.default for name, p in inspect.signature(mi.METHODS["em"]).parameters.items()}
+    settings = {name: p.default for name, p in inspect.signature(mi.METHODS["em"].run).parameters.items()}
     settings |= QUICK["em"] | {"epochs": 3, "until_accuracy": 1.0, "crop": 0, "flip": False}
     judged = []
     monkeypatch.setattr("miue_lib.noise.bilevel.frozen", lambda model: judged.append(model) or Judge())

@@ -85,7 +85,7 @@ def test_truncated_and_foreign_files_are_refused(tiny: mi.ImageSet, tmp_path: Pa
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"path: got .*, expected a whole file written by Perturbation.save"):
             mi.Perturbation.load(path)
-    path.write_bytes(whole.replace(b"miue_lib.perturbation/1", b"something.else.entirely"))
+    path.write_bytes(whole.replace(b"miue_lib.perturbation/2", b"something.else.entirely"))
     with pytest.raises(ValueError, match=r"of format 'something.else.entirely', expected format"):
         mi.Perturbation.load(path)
     for about in (b"{}", b"[1]", b"not json"):

@@ -20,7 +20,7 @@ def test_every_setting_exists(name: str) -> None:
     assert set(profile.victim) <= set(inspect.signature(mi.fit).parameters)
     assert set(profile.noise) == set(mi.METHODS)
     for method, settings in profile.noise.items():
-        accepted = inspect.signature(mi.METHODS[method]).parameters
+        accepted = inspect.signature(mi.METHODS[method].run).parameters
         assert set(settings) <= set(accepted) - {"seed", "progress", "epsilon"}
         everything = {key: parameter.default for key, parameter in accepted.items()} | dict(settings)
         if "steps" in everything:  # a min–min method

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,43 @@ from .execution import Execution
 from .miue import miue
 from .random import random
 
-METHODS: dict[str, Callable[..., Perturbation]] = {"random": random, "em": em, "miue": miue}
+
+@dataclass(frozen=True)
+class Method:
+    """What is known of a method without running it.
+
+    run: `(images, *, settings…) → Perturbation`; its docstring tells source, objective, settings and cost.
+    title: as the literature abbreviates it.
+    kind: "free" (no network), "one pass" (a network is trained once, then the noise against it), "bi-level" (noise and
+        network in turns) or "tri-level" (an adversary between them).
+    norm: that bounds the noise of a picture: "L∞", "L2", "L0", or "none".
+    per: "sample" where each picture has noise of its own, "class" where those of a class share one pattern.
+    """
+
+    run: Callable[..., Perturbation]
+    title: str
+    kind: str
+    norm: str
+    per: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The names and defaults of what the method can be told."""
+        parameters = inspect.signature(self.run).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _HOW}
+
+    def takes(self, name: str) -> bool:
+        """Whether the function has an argument of this name, one of how it is run included."""
+        return name in inspect.signature(self.run).parameters
+
+
+_HOW = ("execution", "progress")  # arguments that change how a method runs, not what it makes
+
+METHODS: dict[str, Method] = {
+    "random": Method(random, "random", "free", "L∞", "sample"),
+    "em": Method(em, "EM", "bi-level", "L∞", "sample"),
+    "miue": Method(miue, "MI-UE", "bi-level", "L∞", "sample"),
+}
 
 
 def craft(
@@ -34,9 +72,10 @@ def craft(
 ) -> Perturbation:
     """Noise for `images` by the method called `method`; `settings` are that method's own arguments.
 
-    `help(miue_lib.METHODS["miue"])` tells them. Every method takes `epsilon`, the L∞ budget in pixel values, and
-    `seed`; the noise belongs to these pictures and `images.with_` refuses it for others. The other arguments change
-    how a method runs, for those that take long (a method that does not is done before they would matter):
+    `help(miue_lib.METHODS["miue"].run)` tells them. Every method takes `seed`, and those bounded in L∞ take `epsilon`,
+    the budget in pixel values; the noise belongs to these pictures and `images.with_` refuses it for others. The other
+    arguments change how a method runs, for those that take long (a method that does not take one of them is done
+    before it would matter):
 
     progress: called with one line of text a round, and every half minute in longer ones.
     checkpoint: a file for the whole state of the run, written every `checkpoint_minutes`, and when the process is
@@ -65,11 +104,12 @@ def craft(
         delta_file=delta_file,
         device=device,
     )
-    run = METHODS[method]
-    known = [name for name, kind in inspect.signature(run).parameters.items() if kind.kind is kind.KEYWORD_ONLY]
-    long = "execution" in known
-    known = [name for name in known if name != "execution"]
-    unknown = sorted(set(settings) - set(known))
+    chosen = METHODS[method]
+    unknown = sorted(set(settings) - set(chosen.settings))
     if unknown:
-        raise bad(f"settings of {method!r}", ", ".join(unknown), "only " + ", ".join(known))
-    return run(images, **settings, **({"execution": execution} if long else {}))
+        raise bad(f"settings of {method!r}", ", ".join(unknown), "only " + ", ".join(chosen.settings))
+    how = {"execution": execution, "progress": progress}
+    start = time.perf_counter()
+    noise = chosen.run(images, **settings, **{name: value for name, value in how.items() if chosen.takes(name)})
+    # A run that was resumed counts from its own first beginning.
+    return replace(noise, seconds=max([time.perf_counter() - start, *noise.curves.get("seconds", [])[-1:]]))
