@@ -264,13 +264,11 @@ def _about(noise: Perturbation, images: ImageSet, seconds: float) -> dict[str, o
 
 
 def _pictures_a_second(noise: Perturbation) -> float | None:
-    """In the median round, whose two phases are one SGD pass and `steps` noise steps; None for other methods."""
-    if noise.settings.get("steps") is None or not noise.curves.get("seconds"):
+    """In the median round; None for methods without rounds."""
+    if not (noise.passes and noise.curves.get("seconds")):
         return None
-    n, batch = len(noise.levels), min(noise.settings["batch_size"], len(noise.levels))
-    trained = batch * (noise.settings.get("model_batches") or n // batch)
     rounds = [after - before for before, after in itertools.pairwise([0.0, *noise.curves["seconds"]])]
-    return float((trained + noise.settings["steps"] * n) / statistics.median(rounds))
+    return noise.passes * len(noise.levels) / len(rounds) / statistics.median(rounds)
 
 
 def _next_command(asked: Asked) -> str:

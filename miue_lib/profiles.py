@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ._errors import check_choice
+from .noise import METHODS
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,38 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                     crop=2,
                     flip=True,
                 ),
+                ap=_frozen(
+                    surrogate="small_resnet",
+                    epochs=6,
+                    steps=30,
+                    step=1.6 / 255,
+                    noise_batch_size=250,
+                    crop=2,
+                ),
+                rem=_frozen(
+                    surrogate="small_resnet",
+                    epochs=6,
+                    steps=3,
+                    step=4 / 255,
+                    draws=1,
+                    attack_radius=2 / 255,
+                    attack_step=2 / 255,
+                    attack_steps=1,
+                    noise_batch_size=250,
+                    crop=2,
+                ),
+                sem=_frozen(
+                    surrogate="small_resnet",
+                    epochs=6,
+                    steps=5,
+                    step=2.4 / 255,
+                    draws=1,
+                    attack_step=4 / 255,
+                    attack_steps=1,
+                    noise_batch_size=250,
+                    crop=2,
+                ),
+                pil=_frozen(),
                 miue=_frozen(
                     surrogate="small_resnet",
                     epochs=27,
@@ -77,7 +110,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             seeds=3,
             few=50_000,
             victim=_frozen(epochs=100, schedule="cosine", weight_decay=1e-4, crop=4),
-            noise=_frozen(random=_frozen(), em=_frozen(), miue=_frozen()),
+            noise=_frozen(**{name: _frozen() for name in METHODS}),
         ),
     }
 )

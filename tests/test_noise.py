@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import miue_lib as mi
+from miue_lib.attack import Attack
 from miue_lib.kernels.crop_flip import View
 from miue_lib.noise.batches import ClassBatches
 from miue_lib.noise.bilevel import bilevel
@@ -18,18 +20,37 @@ from miue_lib.noise.miue import miue
 from miue_lib.noise.ranks import Batch
 
 Bands = tuple[mi.ImageSet, mi.ImageSet]
+SMALL: dict[str, Any] = {"surrogate": "small_resnet", "batch_size": 32}
+ROUNDS = SMALL | {"epochs": 3, "steps": 2, "step": 4 / 255}
+AGAINST = {"attack_radius": 2 / 255, "attack_step": 2 / 255, "attack_steps": 1, "draws": 1, "crop": 1}
 QUICK: dict[str, dict[str, Any]] = {
     "random": {},
-    "em": {"surrogate": "small_resnet", "epochs": 3, "steps": 2, "step": 4 / 255, "model_batches": 6, "batch_size": 32},
-    "miue": {"surrogate": "small_resnet", "epochs": 3, "steps": 2, "step": 4 / 255, "batch_size": 32, "crop": 1},
+    "em": ROUNDS | {"model_batches": 6},
+    "ap": SMALL | {"epochs": 2, "steps": 3, "step": 4 / 255, "crop": 1},
+    "rem": ROUNDS | AGAINST,
+    "sem": ROUNDS | AGAINST,
+    "pil": {"epochs": 3, "steps": 10, "step": 2 / 255, "batch_size": 32},
+    "miue": ROUNDS | {"crop": 1},
 }
+BOUNDED = [name for name, method in mi.METHODS.items() if method.norm == "L∞"]
 
 
 def test_every_method_is_tried_here() -> None:
     assert set(QUICK) == set(mi.METHODS)
 
 
-@pytest.mark.parametrize("method", QUICK)
+def test_methods_say_what_they_are() -> None:
+    for name, method in mi.METHODS.items():
+        assert method.kind in ("free", "one pass", "bi-level", "tri-level")
+        assert method.norm in ("L∞", "L2", "L0", "none")
+        assert method.per in ("sample", "class")
+        assert ("epsilon" in method.settings) == (method.norm == "L∞")
+        assert "seed" in method.settings
+        assert not {"execution", "progress", "images"} & set(method.settings)
+        assert set(QUICK[name]) <= set(method.settings)
+
+
+@pytest.mark.parametrize("method", BOUNDED)
 @pytest.mark.parametrize("epsilon", [8 / 255, 0.03, 1 / 255, 1.0])
 def test_the_budget_holds_in_published_pictures(easy: Bands, method: str, epsilon: float) -> None:
     train, _ = easy
@@ -38,6 +59,30 @@ def test_the_budget_holds_in_published_pictures(easy: Bands, method: str, epsilo
     assert 0 < (published - train.images.int()).abs().max() <= 255 * epsilon + 1e-6
     assert noise.method == method
     assert noise.settings["epsilon"] == epsilon
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_noise_is_its_own_for_each_picture_or_for_each_class(easy: Bands, method: str) -> None:
+    """The classic mistake keeps noise by label. Class-wise patterns are seen on pictures that are all alike."""
+    labels = torch.arange(48) % 3
+    pictures = torch.randint(60, 190, (48, 1, 12, 12), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
+    if mi.METHODS[method].per == "class":
+        pictures = pictures[:1].expand(48, -1, -1, -1).contiguous()
+    noise = mi.craft(method, mi.ImageSet(pictures, labels), **QUICK[method]).levels
+    distinct = [len(noise[labels == c].unique(dim=0)) for c in range(3)]
+    assert distinct == [1] * 3 if mi.METHODS[method].per == "class" else min(distinct) > 1
+    assert len(torch.stack([noise[labels == c][0] for c in range(3)]).unique(dim=0)) == 3
+
+
+def test_what_crafting_cost_is_counted(easy: Bands) -> None:
+    one_epoch = 6 * 32 / 192  # all pictures
+    wanted = {"random": 0, "em": 3 * (one_epoch + 2), "ap": 2 * one_epoch + 3, "miue": 3 * (one_epoch + 2)}
+    wanted |= {"rem": 3 * (2 * one_epoch + 2 * 2), "sem": 3 * (2 * one_epoch + 2)}
+    for method, passes in wanted.items():
+        noise = mi.craft(method, easy[0], **QUICK[method] | ({"until_accuracy": None} if method == "em" else {}))
+        assert noise.passes == pytest.approx(passes), method
+        assert noise.seconds > 0
+    assert mi.craft("rem", easy[0], **QUICK["rem"] | {"draws": 3}).passes == pytest.approx(3 * (2 + 2 * 3 * 2))
 
 
 @pytest.mark.parametrize("method", QUICK)
@@ -58,7 +103,7 @@ def test_random_noise_is_uniform_over_the_levels(tiny: mi.ImageSet) -> None:
     assert float(((counts - expected) ** 2 / expected).sum()) < 45
 
 
-@pytest.mark.parametrize("method", ["em", "miue"])
+@pytest.mark.parametrize("method", ["em", "rem", "sem", "miue"])
 def test_noise_lowers_its_objective_for_a_model_trained_on_it(easy: Bands, method: str) -> None:
     """With shuffled labels there is nothing to learn but the noise, so random noise leaves the objective high."""
     train, _ = easy
@@ -70,11 +115,113 @@ def test_noise_lowers_its_objective_for_a_model_trained_on_it(easy: Bands, metho
     def objective(images: mi.ImageSet) -> float:
         model = mi.build("small_resnet", images)
         history = mi.fit(model, images, epochs=8, batch_size=32, crop=0, flip=False)
-        if method == "em":
+        if method != "miue":
             return history.loss[-1]
         return float(mi.similarity_loss(mi.features(model, images), images.labels, distance_weight=0.1))
 
     assert objective(crafted) < 0.8 * objective(control)
+
+
+def test_ap_makes_a_network_see_the_next_class(easy: Bands) -> None:
+    train, _ = easy
+    judge = mi.build("small_resnet", train, seed=7)  # not the surrogate
+    mi.fit(judge, train, epochs=6, batch_size=32, crop=0, flip=False)
+    nexts = (train.labels + 1) % 3
+
+    def objective(method: str) -> float:
+        more = {"epochs": 6, "steps": 12} if method == "ap" else {}
+        noise = mi.craft(method, train, epsilon=48 / 255, **QUICK[method] | more)
+        with torch.no_grad():
+            return float(F.cross_entropy(judge(train.with_(noise).floats()), nexts))
+
+    judge.eval()
+    assert objective("ap") < 0.8 * objective("random")
+
+
+def test_ap_trains_its_surrogate_on_clean_pictures(easy: Bands) -> None:
+    train, _ = easy
+    spy = Spy(mi.build("small_resnet", train))
+    mi.craft("ap", train, **QUICK["ap"] | {"crop": 0, "flip": False, "surrogate": spy, "batch_size": 192})
+    assert len(spy.shown) == QUICK["ap"]["epochs"]
+    for shown in spy.shown:
+        assert torch.allclose(shown.sum(0), train.floats().sum(0), rtol=1e-5)
+
+
+def test_pil_takes_from_a_linear_model_what_it_sees(easy: Bands) -> None:
+    """A linear model trained on clean pictures sees no class in the published ones; in the noise it does."""
+    train, _ = easy
+    settings = QUICK["pil"] | {"epsilon": 48 / 255, "step": 6 / 255, "epochs": 10}
+    pixels = train.floats().flatten(1)
+    weights = torch.zeros(3, pixels.shape[1], requires_grad=True)
+    optimiser = torch.optim.SGD([weights], 0.05)
+    for _ in range(300):
+        optimiser.zero_grad()
+        F.cross_entropy(pixels @ weights.T, train.labels).backward()
+        optimiser.step()
+    weights.requires_grad_(False)
+
+    def seen(noise: mi.Perturbation) -> tuple[float, float]:
+        """How far what is seen in the picture is from nothing, and the share of noises that tell the class."""
+        delta = noise.delta.flatten(1)
+        published = F.log_softmax((pixels + delta) @ weights.T, 1)
+        right = ((-delta @ weights.T).argmax(1) == train.labels).float().mean()
+        return float(-published.mean(1).mean()) - math.log(3), float(right)
+
+    told, right = seen(mi.craft("pil", train, **settings))
+    otherwise, by_chance = seen(mi.craft("random", train, epsilon=48 / 255))
+    assert told < 0.5 * otherwise
+    # Above a third: where a bright band is clipped, even random noise follows the picture.
+    assert right > 0.9 > 0.7 > by_chance
+
+
+def test_an_adversary_stands_between_noise_and_surrogate(easy: Bands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REM attacks the views that the surrogate is trained on and those that move the noise; SEM disturbs the latter."""
+    asked: list[tuple[int, bool]] = []
+    real = Attack.__call__
+
+    def remembered(self: Attack, model: nn.Module, pictures: torch.Tensor, *rest: Any) -> torch.Tensor:
+        asked.append((self.steps, any(p.requires_grad for p in model.parameters())))
+        assert not model.training
+        moved = real(self, model, pictures, *rest)
+        assert 0 < (moved - pictures).abs().max() <= 2 / 255 + 1e-6
+        return moved
+
+    monkeypatch.setattr(Attack, "__call__", remembered)
+    one_round = {"epochs": 1, "steps": 1, "batch_size": 192, "noise_batch_size": 192}
+    for method, while_crafting in (("rem", 1), ("sem", 0)):
+        asked.clear()
+        mi.craft(method, easy[0], **QUICK[method] | one_round | {"draws": 2})
+        assert asked == [(1, True), (while_crafting, False), (while_crafting, False)]
+
+
+def test_noise_from_zero_forgets_the_round_before(easy: Bands) -> None:
+    settings = {name: p.default for name, p in inspect.signature(miue).parameters.items()}
+    settings |= QUICK["miue"] | {"epochs": 2, "steps": 1, "step": 1 / 255, "crop": 0, "flip": False}
+    pull = torch.ones(12, 12)
+
+    def objective(model: nn.Module, seen: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return (seen * pull).sum()
+
+    grey = mi.ImageSet(torch.full((24, 1, 12, 12), 128, dtype=torch.uint8), torch.arange(24) % 2)
+    for from_zero, level in ((False, -2), (True, -1)):
+        noise = bilevel(grey, objective, method="test", settings=settings, execution=Execution(), from_zero=from_zero)
+        assert (noise.levels == level).all()
+
+
+def test_a_step_follows_the_mean_gradient_of_its_draws(easy: Bands) -> None:
+    """One pixel is pulled hard in one of two views and weakly the other way in the next: the mean decides."""
+    settings = {name: p.default for name, p in inspect.signature(miue).parameters.items()}
+    settings |= QUICK["miue"] | {"epochs": 1, "steps": 1, "step": 1 / 255, "crop": 0, "flip": False}
+    calls = [0]
+
+    def objective(model: nn.Module, seen: torch.Tensor, batch: Batch) -> torch.Tensor:
+        calls[0] += 1
+        return (seen * (3.0 if calls[0] % 2 else -1.0)).sum()
+
+    grey = mi.ImageSet(torch.full((24, 1, 12, 12), 128, dtype=torch.uint8), torch.arange(24) % 2)
+    noise = bilevel(grey, objective, method="test", settings=settings, execution=Execution(), draws=2)
+    assert (noise.levels == -1).all()
+    assert calls[0] == 2
 
 
 def test_each_setting_reaches_the_method(easy: Bands) -> None:
@@ -99,6 +246,23 @@ def test_each_setting_reaches_the_method(easy: Bands) -> None:
         {"step_decay": True},
     ):
         assert not torch.equal(mi.craft("miue", train, **base | change).levels, plain), change
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("ap", {"epochs": 3, "steps": 4, "step": 1 / 255, "crop": 0, "flip": False, "learning_rate": 0.01}),
+        ("rem", {"draws": 2, "attack_radius": 4 / 255, "attack_step": 1 / 255, "attack_steps": 2, "epochs": 2}),
+        ("sem", {"draws": 2, "attack_radius": 4 / 255, "attack_step": 1 / 255, "attack_steps": 2, "epochs": 2}),
+        ("pil", {"epochs": 2, "steps": 3, "step": 1 / 255, "obfuscation": 0.1, "batch_size": 64, "learning_rate": 0.2}),
+    ],
+)
+def test_each_setting_of_the_others_does_too(easy: Bands, method: str, changes: dict[str, Any]) -> None:
+    plain = mi.craft(method, easy[0], **QUICK[method]).levels
+    for name, value in changes.items():
+        changed = mi.craft(method, easy[0], **QUICK[method] | {name: value})
+        assert not torch.equal(changed.levels, plain), name
+        assert changed.settings[name] == value
 
 
 def test_a_given_surrogate_is_left_as_it_was(easy: Bands) -> None:
@@ -286,8 +450,29 @@ def test_bad_settings_are_refused(easy: Bands, settings: dict[str, Any], message
         mi.craft("miue", easy[0], **QUICK["miue"] | settings)
 
 
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("ap", {"epochs": 0}, "epochs: got 0, expected a whole number >= 1"),
+        ("ap", {"batch_size": 0.5}, "batch_size: got 0.5, expected a whole number >= 1"),
+        ("rem", {"attack_steps": 0}, "attack_steps: got 0, expected a whole number >= 1"),
+        ("rem", {"attack_radius": 4}, r"attack_radius: got 4, expected a number in \[0, 1\]"),
+        ("rem", {"draws": 0}, "draws: got 0, expected a whole number >= 1"),
+        ("sem", {"attack_step": 0}, r"attack_step: got 0, expected a number in \(0, 1\]"),
+        ("pil", {"epsilon": 0.001}, r"epsilon: got 0\.001, expected at least 1/255"),
+        ("pil", {"obfuscation": -1}, "obfuscation: got -1, expected a finite number >= 0"),
+        ("pil", {"epochs": 0}, "epochs: got 0, expected a whole number >= 1"),
+    ],
+)
+def test_bad_settings_of_the_others_are_refused(
+    easy: Bands, method: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        mi.craft(method, easy[0], **QUICK[method] | settings)
+
+
 def test_unusable_requests_are_refused(easy: Bands, tiny: mi.ImageSet) -> None:
-    with pytest.raises(ValueError, match="method: got 'magic', expected one of 'random', 'em', 'miue'"):
+    with pytest.raises(ValueError, match="method: got 'magic', expected one of 'random', 'em', "):
         mi.craft("magic", easy[0])
     with pytest.raises(ValueError, match="images: got Tensor, expected an ImageSet"):
         mi.craft("random", easy[0].images)  # type: ignore[arg-type]

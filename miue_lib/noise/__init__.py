@@ -14,10 +14,14 @@ import torch
 from .._errors import bad, check_choice
 from ..data import ImageSet
 from ..perturbation import Perturbation
+from .ap import ap
 from .em import em
 from .execution import Execution
 from .miue import miue
+from .pil import pil
 from .random import random
+from .rem import rem
+from .sem import sem
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ _HOW = ("execution", "progress")  # arguments that change how a method runs, not
 METHODS: dict[str, Method] = {
     "random": Method(random, "random", "free", "L∞", "sample"),
     "em": Method(em, "EM", "bi-level", "L∞", "sample"),
+    "ap": Method(ap, "AP", "one pass", "L∞", "sample"),
+    "rem": Method(rem, "REM", "tri-level", "L∞", "sample"),
+    "sem": Method(sem, "SEM", "tri-level", "L∞", "sample"),
+    "pil": Method(pil, "PIL", "free", "L∞", "sample"),
     "miue": Method(miue, "MI-UE", "bi-level", "L∞", "sample"),
 }
 

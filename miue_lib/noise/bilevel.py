@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import bad, check_count, check_flag, check_number
+from ..attack import Attack
 from ..data import ImageSet
 from ..kernels.crop_flip import View, pixel_values
 from ..kernels.noise_step import noise_step
@@ -56,6 +57,8 @@ class Loop:
     until_accuracy: stop after the round in which the surrogate classifies this share of the noisy pictures correctly;
         None for never.
     fresh_every: rounds after which the surrogate starts afresh, as every victim will; None to keep one throughout.
+    draws: random views whose gradients are averaged for one step on the noise.
+    from_zero: whether the noise of a batch starts at zero in every round, instead of from where the last round left it.
     """
 
     epsilon: float
@@ -76,6 +79,8 @@ class Loop:
     until_accuracy: float | None = None
     fresh_every: int | None = None
     step_decay: bool = False
+    draws: int = 1
+    from_zero: bool = False
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -87,10 +92,12 @@ class Loop:
             "noise_batch_size": 4,
             "crop": 0,
             "seed": 0,
+            "draws": 1,
         }.items():
             check_count(name, getattr(self, name), least)
         check_flag("flip", self.flip)
         check_flag("step_decay", self.step_decay)
+        check_flag("from_zero", self.from_zero)
         if self.model_batches is not None:
             check_count("model_batches", self.model_batches)
         if self.fresh_every is not None:
@@ -110,18 +117,23 @@ def bilevel(
     method: str,
     settings: dict[str, Any],
     execution: Execution,
+    train_against: Attack | None = None,
+    craft_against: Attack | None = None,
+    **rounds: Any,
 ) -> Perturbation:
     """Run the rounds and return the noise, rounded to levels.
 
     objective: `(surrogate, views (n, C, H, W) in [0, 1], batch) → scalar`; δ descends it. `batch.labels` belong to the
         views. Where several processes craft together, `batch.all_labels` and `batch.all_features(own)` tell of theirs.
-    settings: the method's own arguments, recorded in the result; those of `Loop` steer the rounds.
+    settings: the method's own arguments, recorded in the result; those that `Loop` has steer the rounds.
+    train_against, craft_against: an adversary that moves the views before the surrogate, or the noise, is shown them.
+    rounds: what of `Loop` the method fixes, or calls otherwise in its settings.
 
     Raises `ValueError` for settings out of range or a class with one picture, `FloatingPointError` if the objective
     or the surrogate's loss stops being finite, `OSError` for a disk that is full, and `RuntimeError` if another of
     the processes ends.
     """
-    loop = Loop(**{f.name: settings[f.name] for f in fields(Loop) if f.name in settings})
+    loop = Loop(**{f.name: settings[f.name] for f in fields(Loop) if f.name in settings} | rounds)
     settings = settings | {"surrogate": given if isinstance(given := loop.surrogate, str) else type(given).__name__}
     if execution.delta_file is not None and budget_in_levels(loop.epsilon) > 127:
         raise bad("epsilon", loop.epsilon, "less than half the range with a delta_file, which keeps 8 bits a pixel")
@@ -134,7 +146,7 @@ def bilevel(
     try:
         with Keeper(execution, ranks, asked) as keeper:
             state = keeper.load()
-            crafting = Crafting(images, objective, loop, method, execution, ranks)
+            crafting = Crafting(images, objective, loop, method, execution, ranks, train_against, craft_against)
             if state is not None:
                 crafting.restore(state)
             resumed_at = crafting.tick
@@ -171,8 +183,11 @@ class Crafting:
         method: str,
         execution: Execution,
         ranks: Ranks,
+        train_against: Attack | None,
+        craft_against: Attack | None,
     ) -> None:
         self.images, self.objective, self.loop, self.method, self.ranks = images, objective, loop, method, ranks
+        self.train_against, self.craft_against = train_against, craft_against
         self.share = images if ranks.world == 1 else images.subset(ranks.members(images))
         self.device = torch.device(execution.device or images.device)
         self.progress = execution.progress if ranks.rank == 0 else None
@@ -238,9 +253,13 @@ class Crafting:
         pictures, labels = self._pictures(index)
         self._seed(self.chance, "view", number)
         view = View.random(len(index), self.loop.crop, self.loop.flip, self.chance)
-        self.model.train()
+        seen = view.noisy(pictures, self.delta.read(index))
         with repeatable():
-            self.losses[batch], hits = self.descent.step(view.noisy(pictures, self.delta.read(index)), labels)
+            if self.train_against is not None:
+                self.model.eval()
+                seen = self.train_against(self.model, seen, labels, self.chance)
+            self.model.train()
+            self.losses[batch], hits = self.descent.step(seen, labels)
         self.hits += hits
         self.judge = None
 
@@ -255,27 +274,34 @@ class Crafting:
         index = self.drawn[1][batch]
         pictures, labels = self._pictures(index)
         delta = self.delta.read(index)
+        if loop.from_zero:
+            delta.zero_()
         whole = self.ranks.batch(labels)
         step = loop.step * (1 - epoch / loop.epochs) if loop.step_decay else loop.step
         self._seed(self.chance, "noise", epoch, batch)
         for number in range(loop.steps):
-            view = View.random(len(index), loop.crop, loop.flip, self.chance)
-            gradient, value = self._gradient(view.noisy(pictures, delta), whole)
-            noise_step(delta, pictures, view.adjoint(gradient), step=step, epsilon=loop.epsilon)
-            self.objectives[batch, number] = value
+            drawn = [self._gradient(pictures, delta, whole) for _ in range(loop.draws)]
+            gradient = drawn[0][0] if loop.draws == 1 else torch.stack([one for one, _ in drawn]).sum(0)
+            noise_step(delta, pictures, gradient, step=step, epsilon=loop.epsilon)
+            self.objectives[batch, number] = torch.stack([value for _, value in drawn]).mean()
         self.delta.write(index, delta)
 
-    def _gradient(self, seen: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """d objective / d views, times whatever keeps half precision from losing it, and the objective's value.
+    def _gradient(self, pictures: Tensor, delta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """d objective / d δ through a random view, times whatever keeps half precision from losing it, and the value.
 
         The value is NaN as well where the gradient holds one: `noise_step` would pass over it in silence.
         """
-        seen.requires_grad_(True)
+        view = View.random(len(pictures), self.loop.crop, self.loop.flip, self.chance)
+        seen = view.noisy(pictures, delta)
         with repeatable():
+            if self.craft_against is not None:
+                assert self.judge is not None
+                seen = self.craft_against(self.judge, seen, batch.labels, self.chance)
+            seen.requires_grad_(True)
             with autocast(self.device):
                 value = self.objective(self.judge, seen, batch)
             (gradient,) = torch.autograd.grad(value * gradient_scale(self.device, len(seen)), seen)
-        return gradient, torch.where(gradient.isnan().any(), math.nan, value.detach())
+        return view.adjoint(gradient), torch.where(gradient.isnan().any(), math.nan, value.detach())
 
     def _pictures(self, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.share.images[index].to(self.device), self.share.labels[index].to(self.device)
@@ -301,8 +327,7 @@ class Crafting:
             curve.append(number)
         self._new_round()
         if self.progress is not None:
-            trained = self.per_round * self.batch_size * self.ranks.world
-            pictures = epoch * (trained + self.loop.steps * len(self.images))
+            pictures = self._passes() * len(self.images)
             self._speak(
                 f"{self.method} round {epoch}/{self.loop.epochs}: surrogate loss {sums[0]:.3f}, accuracy "
                 f"{sums[1]:.3f}, objective {sums[2]:.3f}, {pictures / elapsed:,.0f} images/s, {elapsed:.0f} s, "
@@ -310,6 +335,12 @@ class Crafting:
             )
         enough = self.loop.until_accuracy
         self.done = epoch == self.loop.epochs or (enough is not None and self._accuracy() >= enough)
+
+    def _passes(self) -> float:
+        """Forward and backward passes over all pictures so far; the forward ones that measure accuracy not counted."""
+        attack, harder = (0 if a is None else a.steps for a in (self.train_against, self.craft_against))
+        trained = self.per_round * self.batch_size / len(self.share) * (1 + attack)
+        return len(self.curves["loss"]) * (trained + self.loop.steps * self.loop.draws * (1 + harder))
 
     def _speak(self, line: str) -> None:
         assert self.progress is not None
@@ -411,7 +442,8 @@ class Crafting:
         levels = rounded(self.share, self.delta.read, epsilon, self.delta.levels())
         if self.ranks.world > 1:
             levels = self._put_together(levels)
-        return Perturbation(levels, epsilon, self.method, settings, self.images.fingerprint, self.curves)
+        fingerprint = self.images.fingerprint
+        return Perturbation(levels, epsilon, self.method, settings, fingerprint, self.curves, self._passes())
 
     def _put_together(self, part: Tensor) -> Tensor:
         """The levels of all pictures, from every rank's part: in memory, or in the file that they share."""
