@@ -2,8 +2,8 @@
 
 A file's name is a digest of everything that its content depends on: pictures, method or model, settings and seed, this
 library's source, the versions of torch and torchvision, the processor, its number of threads, and how exactly it was
-asked to multiply. Whatever of these changes gives another name, so a file never has to be checked against them; what is
-not whole is computed again.
+asked to multiply. Whatever of these changes gives another name, so a file never has to be checked against them; what
+is not whole is computed again.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torchvision
@@ -40,6 +40,9 @@ def _digest_of_source() -> str:
 
 
 _LIBRARY = _digest_of_source()  # now: a file that is edited later is not what this process runs
+
+
+T = TypeVar("T")
 
 
 class Cache:
@@ -98,6 +101,22 @@ class Cache:
             write_whole(path, save(weights, metadata={"history": json.dumps(asdict(history))}))
         return victim, history
 
+    def at_once(self, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
+        """The results of `calls`, in their order; on a CPU made side by side, a process with one thread for each core.
+
+        For many small runs that is a third faster than one after the other on all cores, which wait for each other at
+        every layer. What is crafted or trained inside is kept under the name of a run with one thread, whatever the
+        number of cores. Where there is a GPU, the calls are made here, one after the other.
+        """
+        todo = list(calls)
+        if torch.cuda.is_available() or len(todo) < 2:
+            yield from (call() for call in todo)
+            return
+        from joblib import Parallel, delayed, parallel_config  # comes with scikit-learn, and only the book needs it
+
+        with parallel_config("loky", inner_max_num_threads=1):
+            yield from Parallel(n_jobs=-1, return_as="generator")(delayed(_with_one_thread)(call) for call in todo)
+
     def _path(self, kind: str, known: Mapping[str, Any], name: str, settings: dict[str, Any], *sets: ImageSet) -> Path:
         if name in known and known[name].__module__.partition(".")[0] != __name__.partition(".")[0]:
             raise bad(kind, f"{name!r} of {known[name].__module__}", "a method or model of this library")
@@ -105,6 +124,11 @@ class Cache:
         depends = [kind, name, _plain("settings", settings), pictures, _machine(sets[0].device), _LIBRARY]
         digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{kind}-{name}-{digest[:24]}.safetensors"
+
+
+def _with_one_thread(call: Callable[[], T]) -> T:
+    torch.set_num_threads(1)  # torch in a new process counts the cores, whatever joblib asked for
+    return call()
 
 
 def _load(path: Path, victim: Classifier) -> History | None:

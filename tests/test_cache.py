@@ -1,5 +1,8 @@
 """What was computed once is read again, bit for bit; what would differ never is."""
 
+import os
+from functools import partial
+
 import pytest
 import torch
 
@@ -161,3 +164,22 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="folder: got '.*file', expected a folder"):
         mi.Cache(tmp_path / "file")
+
+
+def test_calls_at_once_keep_their_order_and_one_thread_each(tmp_path, tiny, monkeypatch):
+    cache = mi.Cache(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = list(cache.at_once([lambda n=n: (n, torch.get_num_threads(), os.getpid()) for n in range(8)]))
+    assert [n for n, _, _ in found] == list(range(8))
+    assert {threads for _, threads, _ in found} == {1}
+    assert os.getpid() not in {pid for _, _, pid in found}
+    noises = list(cache.at_once([partial(cache.craft, "random", tiny, seed=seed) for seed in (1, 2)]))
+    assert torch.equal(noises[1].levels, mi.craft("random", tiny, seed=2).levels)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ValueError, match="method: got 'none', expected one of"):
+        list(cache.at_once([partial(cache.craft, name, tiny) for name in ("random", "none")]))
+
+
+def test_with_a_gpu_calls_are_made_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert set(mi.Cache(tmp_path).at_once([os.getpid, os.getpid])) == {os.getpid()}
