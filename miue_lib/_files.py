@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ._errors import bad
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -38,3 +45,21 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_tagged(path: Path, tag: str, argument: str, what: str, of: str = "format ") -> tuple[dict[str, Tensor], Any]:
+    """The tensors of a safetensors file whose "format" is `tag`, and what its "about", which is JSON, says of them.
+
+    Raises `ValueError` for a file that is not there, not whole, or of another format than `tag`. The message calls the
+    file `argument`, and what was expected `what`, or the tag with `of` before it.
+    """
+    if not path.is_file():
+        raise bad(argument, repr(str(path)), f"a {what}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") == tag:
+                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["about"])  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise bad(argument, f"{str(path)!r} ({error!r})", f"a whole {what}") from error
+    raise bad(argument, f"{str(path)!r} of format {metadata.get('format')!r}", f"{of}{tag!r}")

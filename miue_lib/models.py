@@ -11,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from ._errors import bad, check_choice, check_count
-from ._files import write_whole
+from ._files import read_tagged, write_whole
 from .data import ImageSet, default_device
 
 _FORMAT = "miue_lib.model/1"
@@ -165,23 +164,14 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
 
     Raises `ValueError` for a path that is not there, a file that is not whole, and an architecture that is not known.
     """
-    if not Path(path).is_file():
-        raise bad("path", repr(str(path)), "a file written by save_model")
+    what = "file written by save_model"
+    weights, about = read_tagged(Path(path), _FORMAT, "path", what)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise bad("path", f"{str(path)!r} of format {metadata.get('format')!r}", f"format {_FORMAT!r}")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise bad("path", f"{str(path)!r} ({error})", "a whole file written by save_model") from error
-    try:
-        about = json.loads(metadata["about"])
         name, shape, classes = (about[key] for key in ("architecture", "picture_shape", "class_names"))
         like = ImageSet(torch.empty((0, *shape), dtype=torch.uint8), torch.empty(0, dtype=torch.int64), tuple(classes))
         mean, std = (weights[key].flatten() for key in ("mean", "std"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise bad("path", f"{str(path)!r} ({error!r})", "a whole file written by save_model") from error
+        raise bad("path", f"{str(path)!r} ({error!r})", f"a whole {what}") from error
     check_choice(f"architecture in {str(path)!r}", name, MODELS)
     try:
         model = _initialised(name, like, mean, std, seed=0)

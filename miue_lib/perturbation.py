@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ._errors import bad, check_number
-from ._files import beside
+from ._files import beside, read_tagged
 from .data import ImageSet
 
 _FORMAT = "miue_lib.perturbation/2"
@@ -148,18 +147,9 @@ class Perturbation:
     @classmethod
     def load(cls, path: str | Path) -> Perturbation:
         """Read what `save` wrote. Raises `ValueError` for a path that is not there or a file that is not whole."""
-        if not Path(path).is_file():
-            raise bad("path", repr(str(path)), "a file written by Perturbation.save")
+        what = "file written by Perturbation.save"
+        tensors, about = read_tagged(Path(path), _FORMAT, "path", what)
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise bad("path", f"{str(path)!r} of format {metadata.get('format')!r}", f"format {_FORMAT!r}")
-                levels = file.get_tensor("levels")
-        except SafetensorError as error:
-            raise bad("path", f"{str(path)!r} ({error})", "a whole file written by Perturbation.save") from error
-        try:
-            about = json.loads(metadata["about"])
-            return cls(levels, **{key: about[key] for key in _ABOUT})
+            return cls(tensors["levels"], **{key: about[key] for key in _ABOUT})
         except (KeyError, TypeError, ValueError) as error:
-            raise bad("path", f"{str(path)!r} ({error!r})", "a whole file written by Perturbation.save") from error
+            raise bad("path", f"{str(path)!r} ({error!r})", f"a whole {what}") from error

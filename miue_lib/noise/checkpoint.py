@@ -24,12 +24,12 @@ from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .._errors import bad
-from .._files import beside
+from .._files import beside, read_tagged
 from .execution import Execution, of_rank
 from .ranks import Ranks
 
@@ -164,18 +164,10 @@ class Keeper:
         return {rest["tick"]: (tensors, rest) for tensors, rest in states}
 
     def _read(self, path: Path) -> State:
-        whole = "a whole checkpoint"
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise bad("checkpoint", f"{str(path)!r} of format {metadata.get('format')!r}", f"{_FORMAT!r}")
-                about = json.loads(metadata["about"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        except (OSError, SafetensorError, KeyError) as error:
-            raise bad("checkpoint", f"{str(path)!r} ({error})", whole) from error
+        tensors, about = read_tagged(path, _FORMAT, "checkpoint", "checkpoint", of="")
         if about["checksum"] != _checksum(tensors):
-            raise bad("checkpoint", f"{str(path)!r}, whose content has changed since it was written", whole)
+            given = f"{str(path)!r}, whose content has changed since it was written"
+            raise bad("checkpoint", given, "a whole checkpoint")
         asked = json.loads(json.dumps(self.asked, default=float))
         differ = [
             f"{name} {about['asked'].get(name)!r}, here {asked.get(name)!r}"
