@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -38,15 +40,29 @@ class Attack:
         """
         start = torch.rand(pictures.shape, generator=generator, device=pictures.device)
         moved = self._within(pictures, pictures + self.radius * (2 * start - 1))
-        for _ in range(self.steps):
-            moved.requires_grad_(True)
-            with autocast(pictures.device):
-                logits = model(moved)
-            loss = F.cross_entropy(logits.float(), labels) * gradient_scale(pictures.device, len(pictures))
-            (gradient,) = torch.autograd.grad(loss, moved)
-            moved = self._within(pictures, moved.detach() + self.step * gradient.sign())
+        with _weights_fixed(model):
+            for _ in range(self.steps):
+                moved.requires_grad_(True)
+                with autocast(pictures.device):
+                    logits = model(moved)
+                loss = F.cross_entropy(logits.float(), labels) * gradient_scale(pictures.device, len(pictures))
+                (gradient,) = torch.autograd.grad(loss, moved)
+                moved = self._within(pictures, moved.detach() + self.step * gradient.sign())
         return moved
 
     def _within(self, pictures: Tensor, moved: Tensor) -> Tensor:
         low, high = (pictures - self.radius).clamp_min(0), (pictures + self.radius).clamp_max(1)
         return torch.minimum(torch.maximum(moved, low), high).contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _weights_fixed(model: nn.Module) -> Iterator[None]:
+    """Inside, no weight wants a gradient: what it would be computed from need not be kept."""
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in moving:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in moving:
+            parameter.requires_grad_(True)

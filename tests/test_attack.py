@@ -52,9 +52,13 @@ def test_without_steps_it_is_uniform_noise(easy: Bands, model: mi.Classifier) ->
 def test_the_generator_decides_and_the_model_stays(easy: Bands, model: mi.Classifier) -> None:
     attack = Attack(radius=0.1, step=0.04, steps=2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    slopes = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    assert slopes
     assert harm(model, easy[1], attack, seed=3) == harm(model, easy[1], attack, seed=3) != harm(model, easy[1], attack)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in mi.build("small_resnet", easy[0]).parameters())
+    after = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(torch.equal(one, other) for one, other in zip(slopes, after, strict=True))
+    assert all(parameter.requires_grad for parameter in model.parameters())
     assert not model.training
 
 

@@ -53,7 +53,6 @@ def ap(
     rounds: dict[str, Any] = {"epochs": 1, "model_batches": check_count("epochs", epochs) * per_epoch}
 
     def objective(model: Any, views: Tensor, batch: Batch) -> Tensor:
-        logits = model(views).float()
-        return F.cross_entropy(logits, (batch.labels + 1) % logits.shape[1])
+        return F.cross_entropy(model(views).float(), (batch.labels + 1) % len(images.classes))
 
     return bilevel(images, objective, method="ap", settings=settings, execution=execution or Execution(), **rounds)

@@ -57,8 +57,9 @@ class Loop:
     until_accuracy: stop after the round in which the surrogate classifies this share of the noisy pictures correctly;
         None for never.
     fresh_every: rounds after which the surrogate starts afresh, as every victim will; None to keep one throughout.
-    draws: random views whose gradients are averaged for one step on the noise.
-    from_zero: whether the noise of a batch starts at zero in every round, instead of from where the last round left it.
+    draws: random views whose gradients are averaged for one step on the noise. start_anew: whether the noise of a
+    batch starts in every round from uniform noise in the budget, instead of from where
+        the last round left it (at first: nothing).
     """
 
     epsilon: float
@@ -80,7 +81,7 @@ class Loop:
     fresh_every: int | None = None
     step_decay: bool = False
     draws: int = 1
-    from_zero: bool = False
+    start_anew: bool = False
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -97,7 +98,7 @@ class Loop:
             check_count(name, getattr(self, name), least)
         check_flag("flip", self.flip)
         check_flag("step_decay", self.step_decay)
-        check_flag("from_zero", self.from_zero)
+        check_flag("start_anew", self.start_anew)
         if self.model_batches is not None:
             check_count("model_batches", self.model_batches)
         if self.fresh_every is not None:
@@ -274,11 +275,13 @@ class Crafting:
         index = self.drawn[1][batch]
         pictures, labels = self._pictures(index)
         delta = self.delta.read(index)
-        if loop.from_zero:
-            delta.zero_()
         whole = self.ranks.batch(labels)
         step = loop.step * (1 - epoch / loop.epochs) if loop.step_decay else loop.step
         self._seed(self.chance, "noise", epoch, batch)
+        if loop.start_anew:
+            x = pixel_values(pictures)
+            start = torch.rand(delta.shape, generator=self.chance, device=delta.device)
+            delta.copy_((x + loop.epsilon * (2 * start - 1)).clamp_(0, 1).sub_(x))
         for number in range(loop.steps):
             drawn = [self._gradient(pictures, delta, whole) for _ in range(loop.draws)]
             gradient = drawn[0][0] if loop.draws == 1 else torch.stack([one for one, _ in drawn]).sum(0)

@@ -68,6 +68,8 @@ def pil(
             value = value - obfuscation * F.log_softmax(seen + told, 1).mean(1).sum()
             (gradient,) = torch.autograd.grad(value, told)
             noise_step(moved, pictures, (gradient @ weights).view_as(moved), step=step, epsilon=epsilon)
+        if not bool(value.isfinite()):
+            raise FloatingPointError(f"pil: the objective became {float(value)}; a smaller learning_rate may help")
     return Perturbation.of(images, noise, epsilon=epsilon, method="pil", settings=settings)
 
 

@@ -43,15 +43,17 @@ def rem(
 
     An adversary moves every noisy view by up to `attack_radius` (ρ, in pixel values; `attack_steps` sign-gradient
     steps of `attack_step`) before the surrogate is trained on it, and before the noise is moved to make it easier.
-    Each of `epochs` rounds is one epoch of that adversarial training, and then, for each batch, noise from zero by
-    `steps` steps of size `step`, each along the mean gradient of `draws` random crops and flips. Norm: L∞ ≤ `epsilon`,
-    in pixel values. Sample-wise. Cost: epochs · (1 + steps · draws) · (1 + attack_steps) passes over the data; as
+    Each of `epochs` rounds is one epoch of that adversarial training, and then, for each batch, `steps` steps of size
+    `step` from uniform noise, each along the mean gradient of `draws` random crops and flips. Norm: L∞ ≤ `epsilon`, in
+    pixel values. Sample-wise. Cost: epochs · (1 + steps · draws) · (1 + attack_steps) passes over the data; as
     released 7,293, 6.6 times MI-UE's: the most expensive method here.
 
     The defaults are the released CIFAR-10 settings, whose 5,000 batches of 128 are 12.8 epochs. Deviations: the noise
     of all pictures is made anew once an epoch, where the original does it for each batch just before the surrogate is
-    trained on that batch (the cost is the same; the noise that is trained on is up to an epoch old); the learning rate
-    follows a cosine, where the original divides it by ten twice.
+    trained on that batch. The cost is the same, but in the first epoch the surrogate sees no noise, and later noise
+    that is up to an epoch old. The learning rate follows a cosine, where the original divides it by ten twice.
+
+    Raises `ValueError` for a class with one picture, as the engine's batches want partners for each.
     """
     settings = {name: value for name, value in locals().items() if name not in ("images", "execution")}
     adversary = Attack(
@@ -77,6 +79,6 @@ def error_minimising(
         method=method,
         settings=settings,
         execution=execution or Execution(),
-        from_zero=True,
+        start_anew=True,
         **against,
     )

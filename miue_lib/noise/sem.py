@@ -43,7 +43,7 @@ def sem(
     (`attack_steps` sign-gradient steps of `attack_step`). Norm: L∞ ≤ `epsilon`, in pixel values. Sample-wise. Cost:
     epochs · (1 + attack_steps + steps · draws) passes over the data; as released 793.
 
-    The defaults are the released CIFAR-10 settings. Deviations: those of REM.
+    The defaults are the released CIFAR-10 settings. Deviations and errors: those of REM.
     """
     settings = {name: value for name, value in locals().items() if name not in ("images", "execution")}
     radius = check_number("attack_radius", attack_radius, 0, 1)
