@@ -54,9 +54,12 @@ def gradient_scale(device: torch.device, n: int) -> float:
     return 64.0 * n if precision(device) == torch.float16 else 1.0
 
 
-def repeatable() -> AbstractContextManager[Any]:
-    """Inside, cuDNN takes deterministic algorithms only; nothing changes on a CPU."""
-    tf32 = torch.backends.cudnn.allow_tf32
+def repeatable(*, tf32: bool | None = None) -> AbstractContextManager[Any]:
+    """Inside, cuDNN takes deterministic algorithms only; nothing changes on a CPU.
+
+    tf32: whether it may round float32 to 10 bits of mantissa; None leaves that as it is (torch allows it).
+    """
+    tf32 = torch.backends.cudnn.allow_tf32 if tf32 is None else tf32
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
 
 
@@ -279,7 +282,7 @@ def features(model: nn.Module, images: ImageSet) -> Tensor:
     """
     check_model(model, images)
     extractor: Any = model
-    with evaluating(model):
+    with evaluating(model), repeatable(tf32=False):
         return torch.cat([extractor.features(_channels_last(images, part)).float() for part in _parts(images)])
 
 
