@@ -109,7 +109,7 @@ class Cache:
         number of cores. Where there is a GPU, the calls are made here, one after the other.
         """
         todo = list(calls)
-        if torch.cuda.is_available() or len(todo) < 2:
+        if torch.cuda.is_available():
             yield from (call() for call in todo)
             return
         from joblib import Parallel, delayed, parallel_config  # comes with scikit-learn, and only the book needs it

@@ -173,6 +173,7 @@ def test_calls_at_once_keep_their_order_and_one_thread_each(tmp_path, tiny, monk
     assert [n for n, _, _ in found] == list(range(8))
     assert {threads for _, threads, _ in found} == {1}
     assert os.getpid() not in {pid for _, _, pid in found}
+    assert list(cache.at_once([torch.get_num_threads])) == [1], "a single one is kept under the same name"
     noises = list(cache.at_once([partial(cache.craft, "random", tiny, seed=seed) for seed in (1, 2)]))
     assert torch.equal(noises[1].levels, mi.craft("random", tiny, seed=2).levels)
     assert len(list(tmp_path.iterdir())) == 2
