@@ -18,6 +18,7 @@ from .noise import METHODS, craft
 from .perturbation import Perturbation
 from .profiles import PROFILES, Profile, profile
 from .train import History, accuracy, features, fit
+from .visibility import Visibility, visibility
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Perturbation",
     "Profile",
     "View",
+    "Visibility",
     "accuracy",
     "build",
     "craft",
@@ -45,4 +47,5 @@ __all__ = [
     "profile",
     "save_model",
     "similarity_loss",
+    "visibility",
 ]

@@ -152,7 +152,7 @@ def _common(command: argparse.ArgumentParser) -> None:
 
 def _craft(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("noise").add_argument
-    add("--method", required=True, choices=list(METHODS), help="em is error-minimising noise; random optimises nothing")
+    add("--method", required=True, choices=list(METHODS), help="the chapter The zoo compares them")
     epsilon = "the most that a pixel moves, of a range from 0 to 1: 8/255 or 0.03, say (default: 8/255, for methods"
     add("--epsilon", type=_number, metavar="ε", help=f"{epsilon} that are bounded so; refused for others)")
     _settings(add)

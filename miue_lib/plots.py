@@ -155,7 +155,8 @@ def noise_card(images: ImageSet, noise: Perturbation, *, title: str) -> Figure:
     delta = noise.levels[first].float() / 255
     limit = float(delta.abs().max()) or 0.5
     noise_row = f"noise × {0.5 / limit:.3g}"
-    rows = {"clean": images.images[first], noise_row: delta, "published": images.with_(noise).images[first]}
+    published = (images.images[first].int() + noise.levels[first].to(images.device)).to(torch.uint8)
+    rows = {"clean": images.images[first], noise_row: delta, "published": published}
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(8.6, 3.6))
         halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.05))

@@ -182,6 +182,16 @@ def test_random_noise_has_nothing_to_resume(data: list[str], calls: list[dict[st
     assert [path.name for path in tmp_path.iterdir()] == ["noise"]
 
 
+def test_methods_of_another_norm_have_no_epsilon(
+    data: list[str], calls: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["craft", *data, "--method", "cuda_conv", "--out", tmp_path / "noise", "--set", "size=3"]
+    assert ends([*command, "--epsilon", "4/255"]) == 2
+    assert "--epsilon: got 0.0156863, expected none: cuda_conv is not bounded" in capsys.readouterr().err
+    assert ends(command) == 0
+    assert calls == [{"method": "cuda_conv", "blur": 0.3, "size": 3, "seed": 0}]
+
+
 def test_progress_is_one_line_where_someone_watches(
     data: list[str],
     calls: list[dict[str, Any]],

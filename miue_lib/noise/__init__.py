@@ -15,13 +15,20 @@ from .._errors import bad, check_choice
 from ..data import ImageSet
 from ..perturbation import Perturbation
 from .ap import ap
+from .ar import ar
+from .cuda_conv import cuda_conv
 from .em import em
 from .execution import Execution
+from .gue import gue
+from .lsp import lsp
 from .miue import miue
+from .ntga import ntga
+from .ops import ops
 from .pil import pil
 from .random import random
 from .rem import rem
 from .sem import sem
+from .tue import tue
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Method:
     kind: "free" (no network), "one pass" (a network is trained once, then the noise against it), "bi-level" (noise and
         network in turns) or "tri-level" (an adversary between them).
     norm: that bounds the noise of a picture: "L∞", "L2", "L0", or "none".
-    per: "sample" where each picture has noise of its own, "class" where those of a class share one pattern.
+    per: "sample" where each picture has noise of its own, "class" where a pixel or filter is chosen once for a class.
     """
 
     run: Callable[..., Perturbation]
@@ -57,12 +64,19 @@ _HOW = ("execution", "progress")  # arguments that change how a method runs, not
 
 METHODS: dict[str, Method] = {
     "random": Method(random, "random", "free", "L∞", "sample"),
-    "em": Method(em, "EM", "bi-level", "L∞", "sample"),
+    "lsp": Method(lsp, "LSP", "free", "L2", "sample"),
+    "ops": Method(ops, "OPS", "free", "L0", "class"),
+    "cuda_conv": Method(cuda_conv, "CUDA", "free", "none", "class"),
+    "ar": Method(ar, "AR", "free", "L2", "sample"),
+    "pil": Method(pil, "PIL", "free", "L∞", "sample"),
+    "tue": Method(tue, "TUE", "free", "L∞", "sample"),
+    "ntga": Method(ntga, "NTGA", "free", "L∞", "sample"),
     "ap": Method(ap, "AP", "one pass", "L∞", "sample"),
+    "em": Method(em, "EM", "bi-level", "L∞", "sample"),
+    "gue": Method(gue, "GUE", "bi-level", "L∞", "sample"),
+    "miue": Method(miue, "MI-UE", "bi-level", "L∞", "sample"),
     "rem": Method(rem, "REM", "tri-level", "L∞", "sample"),
     "sem": Method(sem, "SEM", "tri-level", "L∞", "sample"),
-    "pil": Method(pil, "PIL", "free", "L∞", "sample"),
-    "miue": Method(miue, "MI-UE", "bi-level", "L∞", "sample"),
 }
 
 
