@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import nbformat
 import yaml
@@ -98,8 +98,11 @@ def scripts() -> dict[str, object]:
     if (PACKAGES / ".package-lock.json").exists():  # npm writes it last
         for package, patterns in SCRIPTS.items():
             copy(package, patterns, static / at[package])
-        # The manager asks for its icon fonts beside the page, wherever its script lies.
+        # The manager asks for its icon fonts beside the page, wherever its script lies; on a page that loads quickly,
+        # in the folder above as well.
         copy(WIDGETS, ["dist/*.woff2"], STAGE / "_beside" / WIDGETS)
+        for font in (PACKAGES / WIDGETS / "dist").glob("*.woff2"):
+            shutil.copy2(font, STAGE / "_beside" / PurePosixPath(WIDGETS).parent)
         settings["html_extra_path"] = ["_beside"]
     else:
         print("no npm here: the pages will load MathJax and the widgets' scripts from cdn.jsdelivr.net")
