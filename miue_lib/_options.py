@@ -48,8 +48,9 @@ example, without a network, some ten minutes on two cores:
 """
 
 _CRAFT = """\
-The noise moves no pixel by more than ε, and belongs to these very pictures: for others it is refused. What is said of
-it at the end goes to stdout. On several GPUs: torchrun --nproc-per-node=GPUS -m miue_lib craft …
+Where a method is bounded in L∞, the noise moves no pixel by more than ε. It belongs to these very pictures: for others
+it is refused. What is said of it at the end goes to stdout. The settings below are explained by
+help(miue_lib.METHODS[NAME].run). On several GPUs: torchrun --nproc-per-node=GPUS -m miue_lib craft …
 """
 
 _CRAFT_EXAMPLES = """\
@@ -133,7 +134,7 @@ def _table(functions: Mapping[str, Callable[..., Any]], given: Callable[[Profile
 
 def _shown(name: str, value: Any) -> str:
     """As --set reads it."""
-    if name == "step":
+    if name in ("step", "attack_step", "attack_radius"):
         return f"{255 * value:g}/255"
     return json.dumps(value, default=str).strip('"')
 

@@ -96,8 +96,8 @@ def craft(
 
     `help(miue_lib.METHODS["miue"].run)` tells them. Every method takes `seed`, and those bounded in L∞ take `epsilon`,
     the budget in pixel values; the noise belongs to these pictures and `images.with_` refuses it for others. The other
-    arguments change how a method runs, for those that take long (a method that does not take one of them is done
-    before it would matter):
+    arguments change how a method runs. Those run by the engine, AP, EM, MI-UE, REM and SEM, take all of them; AR, GUE,
+    NTGA and TUE report progress; the rest are done before it would matter:
 
     progress: called with one line of text a round, and every half minute in longer ones.
     checkpoint: a file for the whole state of the run, written every `checkpoint_minutes`, and when the process is
