@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,8 @@ def linear_separability(noise: Perturbation | Tensor, labels: Tensor, *, seed: i
     Each pixel is scaled to variance 1, and weights have a Gaussian prior of variance 10/d for d pixels, so that logits
     have one of about 10 whatever d. Raises `ValueError` if fewer than two classes have two pictures.
     """
-    from sklearn.linear_model import LogisticRegression  # part of the book, not of the library's own needs
+    from sklearn.exceptions import ConvergenceWarning  # part of the book, not of the library's own needs
+    from sklearn.linear_model import LogisticRegression
 
     pixels = (noise.delta if isinstance(noise, Perturbation) else torch.as_tensor(noise)).flatten(1).float().cpu()
     labels = torch.as_tensor(labels).cpu()
@@ -46,7 +49,9 @@ def linear_separability(noise: Perturbation | Tensor, labels: Tensor, *, seed: i
         mean, deviation = pixels[~test].mean(0), pixels[~test].std(0)
         scaled = (pixels - mean) / torch.where(deviation > 0, deviation, 1)  # a pixel that never changes says nothing
         model = LogisticRegression(C=10 / pixels.shape[1], max_iter=300)  # L-BFGS
-        model.fit(scaled[~test].numpy(), labels[~test].numpy())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # after 300 steps it is told well enough
+            model.fit(scaled[~test].numpy(), labels[~test].numpy())
         right += int((torch.from_numpy(model.predict(scaled[test].numpy())) == labels[test]).sum())
     return right / len(labels)
 
