@@ -104,6 +104,18 @@ def test_sliders_change_their_picture_without_a_kernel(page: Page) -> None:
         expect(picture).not_to_have_attribute("src", before or "")
 
 
+@every_chapter
+def test_choosers_change_their_picture_without_a_kernel(page: Page) -> None:
+    choosers = page.locator(".widget-vbox:has(> .widget-toggle-buttons)")
+    if WIDGET in page.content():
+        page.locator(".widget-vbox").first.wait_for()
+    for chooser in choosers.all():
+        picture = chooser.locator("img:visible").first
+        before = picture.get_attribute("src")
+        chooser.get_by_role("button").nth(1).click()
+        expect(picture).not_to_have_attribute("src", before or "")
+
+
 @every_page
 def test_the_page_fits_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
