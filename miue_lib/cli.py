@@ -36,6 +36,7 @@ from .noise.execution import of_rank
 from .perturbation import Perturbation
 from .profiles import Profile, profile
 from .train import History, accuracy, features, fit
+from .visibility import visibility
 
 Asked = argparse.Namespace
 T = TypeVar("T")
@@ -256,8 +257,17 @@ def _about(noise: Perturbation, images: ImageSet, seconds: float) -> dict[str, o
         "pictures": f"{len(images):,} of {_by(images.images.shape[1:])}, {images.name}",
         "ε": f"{255 * noise.epsilon:g}/255 = {noise.epsilon:.4f} of the pixel range",
         "L∞": f"{round(255 * noise.linf)} of 255 levels",
-        "seconds": f"{seconds:.1f}",
     }
+    if METHODS[noise.method].norm != "L∞":
+        del rows["ε"]
+    if min(images.images.shape[2:]) >= 11:  # the window of SSIM
+        seen = visibility(images, noise).summary
+        rows |= {
+            "L2": f"{seen['l2']:.3f} in pixel values",
+            "PSNR": f"{seen['psnr']:.1f} dB",
+            "SSIM": f"{seen['ssim']:.4f}",
+        }
+    rows["seconds"] = f"{seconds:.1f}"
     if (rate := _pictures_a_second(noise)) is not None:
         rows["images/s"] = f"{rate:,.0f}, a picture counting once for each forward and backward pass"
     return dict(rows)

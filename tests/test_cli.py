@@ -92,6 +92,8 @@ def test_craft_train_and_mi_follow_each_other(
     assert table["pictures"].startswith("192 of 3×12×12")
     assert table["ε"].startswith("16/255 = 0.0627")
     assert table["L∞"] == f"{round(255 * noise.linf)} of 255 levels"
+    assert table["PSNR"] == f"{mi.visibility(train, noise).summary['psnr']:.1f} dB"
+    assert {"L2", "SSIM"} <= table.keys()
     assert table["noise"] == str(out)
     assert table["next"].endswith(
         f"train --data {data[1]} --size 12 --profile cpu --noise {out} --out victim.safetensors"
@@ -190,6 +192,7 @@ def test_methods_of_another_norm_have_no_epsilon(
     assert "--epsilon: got 0.0156863, expected none: cuda_conv is not bounded" in capsys.readouterr().err
     assert ends(command) == 0
     assert calls == [{"method": "cuda_conv", "blur": 0.3, "size": 3, "seed": 0}]
+    assert "ε" not in rows(capsys.readouterr().out)
 
 
 def test_progress_is_one_line_where_someone_watches(
