@@ -375,7 +375,7 @@ card("sem")
 # after any epoch, judged on the test pictures, so a little optimistic, and *at epoch* when that was. Rows are ordered
 # by accuracy, which means something where rows differ by more than their seeds do.
 
-# %%
+# %% tags=["hide-input"]
 clean = mean["clean"]
 rows = []
 for name, method in mi.METHODS.items():
@@ -401,15 +401,21 @@ for name, method in mi.METHODS.items():
         }
     )
 
-# %%
-from IPython.display import Markdown
+# %% tags=["hide-input"]
+from IPython.display import HTML
 
 
 def table(rows, columns):
-    """Rows as a Markdown table, which a page, Colab and GitHub all show."""
-    lines = [" | ".join(["method", *columns]), " | ".join(["---"] + ["---:"] * len(columns))]
-    lines += [" | ".join([row["method"], *(form(row) for form in columns.values())]) for row in rows]
-    return Markdown("\n".join(f"| {line} |" for line in lines))
+    """Rows as a table that scrolls sideways where it is too wide."""
+    head = "".join(f"<th>{name}</th>" for name in ("method", *columns))
+    body = [
+        "".join(f"<td>{cell}</td>" for cell in (row["method"], *(form(row) for form in columns.values())))
+        for row in rows
+    ]
+    lines = "".join(f"<tr>{cells}</tr>" for cells in body)
+    return HTML(
+        f'<div style="overflow-x: auto; white-space: nowrap"><table class="table"><tr>{head}</tr>{lines}</table></div>'
+    )
 
 
 columns = {
