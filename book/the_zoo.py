@@ -247,9 +247,12 @@ card("tue")
 # ### NTGA: the network of infinite width
 #
 # A very wide network trained by gradient descent predicts in closed form, by its *neural tangent kernel* $\Theta$:
-# $f_t(x) = \Theta(x, X)\, \Theta(X, X)^{-1} \bigl(I - e^{-t\,\Theta(X, X)}\bigr)\, Y$. So the whole training is a
-# formula, and its result can be differentiated with respect to the training pictures. NTGA (Yuan and Wu 2021) climbs:
-# it moves the training pictures so that the predictions for held-out *training* pictures become wrong.
+#
+# $$f_t(x) = \Theta(x, X)\, \Theta(X, X)^{-1} \bigl(I - e^{-t\,\Theta(X, X)}\bigr)\, Y.$$
+#
+# So the whole training is a formula, and its result can be differentiated with respect to the training pictures. NTGA
+# (Yuan and Wu 2021) climbs: it moves the training pictures so that the predictions for held-out *training* pictures
+# become wrong.
 #
 # It attacks generalisation directly, instead of offering a shortcut. Ours uses the kernel of a fully connected network,
 # one of the authors' two; that of a convolutional one costs far more. Nobody promises that what it finds matters to a
