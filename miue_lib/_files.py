@@ -47,11 +47,11 @@ def _umask() -> int:
     return mask
 
 
-def read_tagged(path: Path, tag: str, argument: str, what: str, of: str = "format ") -> tuple[dict[str, Tensor], Any]:
+def read_tagged(path: Path, tag: str, argument: str, what: str) -> tuple[dict[str, Tensor], Any]:
     """The tensors of a safetensors file whose "format" is `tag`, and what its "about", which is JSON, says of them.
 
     Raises `ValueError` for a file that is not there, not whole, or of another format than `tag`. The message calls the
-    file `argument`, and what was expected `what`, or the tag with `of` before it.
+    file `argument`, and what was expected `what`, or the tag.
     """
     if not path.is_file():
         raise bad(argument, repr(str(path)), f"a {what}")
@@ -62,4 +62,4 @@ def read_tagged(path: Path, tag: str, argument: str, what: str, of: str = "forma
                 return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["about"])  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise bad(argument, f"{str(path)!r} ({error!r})", f"a whole {what}") from error
-    raise bad(argument, f"{str(path)!r} of format {metadata.get('format')!r}", f"{of}{tag!r}")
+    raise bad(argument, f"{str(path)!r} of format {metadata.get('format')!r}", f"format {tag!r}")

@@ -14,7 +14,6 @@ import shlex
 import statistics
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -36,7 +35,7 @@ from .noise.execution import of_rank
 from .perturbation import Perturbation
 from .profiles import Profile, profile
 from .train import History, accuracy, features, fit
-from .visibility import visibility
+from .visibility import WINDOW, visibility
 
 Asked = argparse.Namespace
 T = TypeVar("T")
@@ -85,8 +84,8 @@ def craft_command(asked: Asked) -> None:
         settings["epsilon"] = 8 / 255 if asked.epsilon is None else asked.epsilon
     elif asked.epsilon is not None:
         raise bad("--epsilon", f"{asked.epsilon:g}", f"none: {asked.method} is not bounded by how far a pixel moves")
-    # A method without rounds has nothing to report or to go on from: it is told of neither, whatever was asked for, so
-    # that one command line serves all methods.
+    # A method without rounds has nothing to go on from: it is told of no files, whatever was asked for, so that one
+    # command line serves all methods.
     has_rounds = method.takes("execution")
     writes = _writes()
     if writes:
@@ -103,10 +102,8 @@ def craft_command(asked: Asked) -> None:
             files["progress"] = progress
         if asked.force and not asked.resume:
             _remove(own.values())
-        start = time.perf_counter()
         try:
             noise = craft(asked.method, train, seed=asked.seed, **settings, **files)
-            seconds = time.perf_counter() - start
             if writes:
                 noise.save(asked.out)
         except BaseException as error:
@@ -117,7 +114,7 @@ def craft_command(asked: Asked) -> None:
             raise
         if writes:
             progress.close()
-            _report(_about(noise, train, seconds) | {"noise": asked.out, "next": _next_command(asked)})
+            _report(_about(noise, train) | {"noise": asked.out, "next": _next_command(asked)})
         if distributed.is_initialized():
             distributed.barrier()  # until the noise is written, all of this is needed
         _remove([*own.values(), *(files[name] for name in ("delta_file",) if name in files)])
@@ -251,23 +248,22 @@ def _report(rows: Mapping[str, object]) -> None:
         print(f"{name:{width}}  {value}")
 
 
-def _about(noise: Perturbation, images: ImageSet, seconds: float) -> dict[str, object]:
+def _about(noise: Perturbation, images: ImageSet) -> dict[str, object]:
     rows = {
         "method": noise.method,
         "pictures": f"{len(images):,} of {_by(images.images.shape[1:])}, {images.name}",
-        "ε": f"{255 * noise.epsilon:g}/255 = {noise.epsilon:.4f} of the pixel range",
-        "L∞": f"{round(255 * noise.linf)} of 255 levels",
     }
-    if METHODS[noise.method].norm != "L∞":
-        del rows["ε"]
-    if min(images.images.shape[2:]) >= 11:  # the window of SSIM
+    if METHODS[noise.method].norm == "L∞":
+        rows["ε"] = f"{255 * noise.epsilon:g}/255 = {noise.epsilon:.4f} of the pixel range"
+    rows["L∞"] = f"{round(255 * noise.linf)} of 255 levels"
+    if min(images.images.shape[2:]) >= WINDOW:
         seen = visibility(images, noise).summary
         rows |= {
             "L2": f"{seen['l2']:.3f} in pixel values",
             "PSNR": f"{seen['psnr']:.1f} dB",
             "SSIM": f"{seen['ssim']:.4f}",
         }
-    rows["seconds"] = f"{seconds:.1f}"
+    rows["seconds"] = f"{noise.seconds:.1f}"
     if (rate := _pictures_a_second(noise)) is not None:
         rows["images/s"] = f"{rate:,.0f}, a picture counting once for each forward and backward pass"
     return dict(rows)

@@ -112,6 +112,18 @@ class ImageSet:
 
         Raises `ValueError` if the perturbation was made for other pictures.
         """
+        self.check_owner(perturbation)
+        published = torch.empty_like(self.images)
+        for start in range(0, len(self), rows := max(1, (1 << 22) // self.images[0].numel())):
+            part = slice(start, start + rows)  # in parts: 16-bit copies of everything might not fit
+            changed = self.images[part].to(torch.int16) + perturbation.levels[part].to(self.device)
+            if int(changed.min()) < 0 or int(changed.max()) > 255:
+                raise bad("perturbation", "noise that leaves [0, 255]", "noise that keeps every pixel in [0, 255]")
+            published[part] = changed
+        return replace(self, images=published, name=f"{self.name} + {perturbation.method}")
+
+    def check_owner(self, perturbation: Perturbation) -> None:
+        """Raise `ValueError` unless the perturbation was made for these pictures."""
         if perturbation.fingerprint != self.fingerprint:
             raise bad(
                 "perturbation",
@@ -121,14 +133,6 @@ class ImageSet:
         if perturbation.levels.shape != self.images.shape:
             given = f"noise of shape {tuple(perturbation.levels.shape)}"
             raise bad("perturbation", given, f"the pictures' shape {tuple(self.images.shape)}")
-        published = torch.empty_like(self.images)
-        for start in range(0, len(self), rows := max(1, (1 << 22) // self.images[0].numel())):
-            part = slice(start, start + rows)  # in parts: 16-bit copies of everything might not fit
-            changed = self.images[part].to(torch.int16) + perturbation.levels[part].to(self.device)
-            if int(changed.min()) < 0 or int(changed.max()) > 255:
-                raise bad("perturbation", "noise that leaves [0, 255]", "noise that keeps every pixel in [0, 255]")
-            published[part] = changed
-        return replace(self, images=published, name=f"{self.name} + {perturbation.method}")
 
 
 def _as_uint8(images: Tensor) -> Tensor:

@@ -149,7 +149,10 @@ def noise_card(images: ImageSet, noise: Perturbation, *, title: str) -> Figure:
     On the right the mean power spectrum of all the noise: log₁₀ of |FFT|² / (H·W), averaged over pictures and channels
     before the logarithm, in squared pixel values. Independent noise of variance σ² is flat at σ², smooth noise bright
     in the middle. Power below a millionth of the largest is drawn as that.
+
+    Raises `ValueError` for noise of other pictures.
     """
+    images.check_owner(noise)
     classes = torch.bincount(images.labels).nonzero()[:3, 0].tolist()
     first = [int((images.labels == c).nonzero()[0]) for c in classes]
     delta = noise.levels[first].float() / 255

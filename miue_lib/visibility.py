@@ -11,7 +11,7 @@ from ._errors import bad
 from .data import ImageSet
 from .perturbation import Perturbation
 
-_WINDOW, _SIGMA = 11, 1.5  # of SSIM, in pixels
+WINDOW, _SIGMA = 11, 1.5  # of SSIM, in pixels
 _C1, _C2 = 0.01**2, 0.03**2  # its two constants, for pixel values in [0, 1]
 _BLOCK = 1 << 18  # pixel values at once: a map of them in float64 is 2 MB, which stays in a processor's cache
 
@@ -62,9 +62,9 @@ def visibility(images: ImageSet, noise: Perturbation) -> Visibility:
     pictures that the window does not fit in.
     """
     _, channels, height, width = images.images.shape
-    if not len(images) or min(height, width) < _WINDOW:
+    if not len(images) or min(height, width) < WINDOW:
         given = f"{len(images)} pictures of {channels}×{height}×{width}"
-        raise bad("images", given, f"at least one, of at least {_WINDOW} × {_WINDOW} pixels, the window of SSIM")
+        raise bad("images", given, f"at least one, of at least {WINDOW} × {WINDOW} pixels, the window of SSIM")
     published = images.with_(noise)
     rows = max(1, _BLOCK // images.images[0].numel())
     parts = [slice(start, start + rows) for start in range(0, len(images), rows)]
@@ -101,6 +101,6 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 def _window(size: int, like: Tensor) -> Tensor:
     """`(size − 10, size)`: row i has the Gaussian window's weights, of sum 1, in columns i to i + 10."""
     places = torch.arange(size, device=like.device, dtype=like.dtype)
-    offset = places - places[: size - _WINDOW + 1, None] - _WINDOW // 2
-    weights = torch.exp(-offset.square() / (2 * _SIGMA**2)) * (offset.abs() <= _WINDOW // 2)
+    offset = places - places[: size - WINDOW + 1, None] - WINDOW // 2
+    weights = torch.exp(-offset.square() / (2 * _SIGMA**2)) * (offset.abs() <= WINDOW // 2)
     return weights / weights.sum(1, keepdim=True)

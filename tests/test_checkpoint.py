@@ -277,7 +277,9 @@ def test_a_damaged_checkpoint_is_refused(easy: Bands, written: Path) -> None:
         with pytest.raises(ValueError, match=rf"checkpoint: got '.*state'.*{message}"):
             mi.craft("miue", easy[0], **COMMON, checkpoint=written, resume=True)
     save_file({"x": torch.ones(1)}, written)
-    with pytest.raises(ValueError, match=r"checkpoint: got '.*state' of format None, expected 'miue_lib.checkpoint/1'"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint: got '.*state' of format None, expected format 'miue_lib.checkpoint/1'"
+    ):
         mi.craft("miue", easy[0], **COMMON, checkpoint=written, resume=True)
 
 

@@ -132,6 +132,12 @@ def test_a_card_of_no_noise_is_drawn() -> None:
     assert len(set(np.asarray(plots.noise_card(images, none, title="").axes[6].collections[0].get_array()).flat)) == 1
 
 
+def test_a_card_of_noise_for_other_pictures_is_refused() -> None:
+    images, noise = waves(4, 1)
+    with pytest.raises(ValueError, match="perturbation: got noise made for other pictures"):
+        plots.noise_card(images.subset([0, 1, 2]), noise, title="waves")
+
+
 def test_a_chooser_names_its_figures_and_turns_them() -> None:
     figures = {name: (f"about {name}", plots.bars({"a": [1, 2]}, ylabel="y")) for name in ("EM", "MI-UE", "random")}
     control, stack = plots.chooser(figures, label="method").children

@@ -164,7 +164,7 @@ class Keeper:
         return {rest["tick"]: (tensors, rest) for tensors, rest in states}
 
     def _read(self, path: Path) -> State:
-        tensors, about = read_tagged(path, _FORMAT, "checkpoint", "checkpoint", of="")
+        tensors, about = read_tagged(path, _FORMAT, "checkpoint", "checkpoint")
         if about["checksum"] != _checksum(tensors):
             given = f"{str(path)!r}, whose content has changed since it was written"
             raise bad("checkpoint", given, "a whole checkpoint")
