@@ -308,7 +308,7 @@ def test_warnings_are_one_line(
         (["--set", "step=1/0"], "argument --set: got '1/0', expected a number"),
         (["--set", "steps=2.5"], "steps: got 2.5, expected a whole number >= 1"),
         (["--set", "flip=no"], "flip: got 'no', expected True or False"),
-        (["--set", "surrogate=vgg"], "model: got 'vgg', expected one of 'small_resnet', 'resnet18'"),
+        (["--set", "surrogate=vgg"], "model: got 'vgg', expected one of 'linear', '2nn', "),
         (["--method", "random"], "--set: got 'surrogate', expected none: random has no such settings"),
         (["--seed", "-1"], "seed: got -1, expected a whole number >= 0"),
         (["--device", "tpu"], "argument --device: got 'tpu'"),
