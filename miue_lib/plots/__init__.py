@@ -1,0 +1,11 @@
+"""Every figure of the book, in one style: labelled axes, seeds and error bars, colours safe for colour-blind readers.
+
+Figures are returned, not shown. They know no method by name: what is drawn, and what it is called, comes in.
+"""
+
+from .charts import bars, curves
+from .images import noise_card, pictures
+from .page import as_png, chooser, show, slider
+from .style import COLOURS, STYLE
+
+__all__ = ["COLOURS", "STYLE", "as_png", "bars", "chooser", "curves", "noise_card", "pictures", "show", "slider"]
