@@ -404,21 +404,11 @@ for name, method in mi.METHODS.items():
         }
     )
 
+
 # %% tags=["hide-input"]
-from IPython.display import HTML
-
-
 def table(rows, columns):
-    """Rows as a table that scrolls sideways where it is too wide."""
-    head = "".join(f"<th>{name}</th>" for name in ("method", *columns))
-    body = [
-        "".join(f"<td>{cell}</td>" for cell in (row["method"], *(form(row) for form in columns.values())))
-        for row in rows
-    ]
-    lines = "".join(f"<tr>{cells}</tr>" for cells in body)
-    return HTML(
-        f'<div style="overflow-x: auto; white-space: nowrap"><table class="table"><tr>{head}</tr>{lines}</table></div>'
-    )
+    """`columns` of rows that are named by their method."""
+    return plots.table(rows, {"method": lambda r: r["method"]} | columns)
 
 
 columns = {

@@ -1,5 +1,9 @@
 """Figures: they draw what they are given, and say what they show."""
 
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import ipywidgets
@@ -7,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection
 
 import miue_lib as mi
 from miue_lib import plots
@@ -68,6 +73,281 @@ def test_one_legend_beside_the_panels_serves_them_all() -> None:
     left, other = figure.axes
     assert other.lines[0].get_color() == left.lines[4].get_color()
     assert len({(line.get_color(), line.get_linestyle()) for line in left.lines}) == 9
+
+
+SEEDS = [1.0, 2.0, 6.0]  # mean 3; sample variance (4 + 1 + 9) / 2 = 7
+METHODS = [f"method {i}" for i in range(16)]
+
+
+def labels_of(legend: Any) -> list[str]:
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def extents(axes: Any) -> list[tuple[list[float], list[float]]]:
+    """Of every error bar in order: where it starts and ends, as x and y."""
+    bars = [bar for drawn in axes.collections if isinstance(drawn, LineCollection) for bar in drawn.get_segments()]
+    return [(bar[:, 0].tolist(), bar[:, 1].tolist()) for bar in bars if len(bar)]  # none where there is no deviation
+
+
+def look_of(line: Any) -> tuple[Any, ...]:
+    return line.get_color(), line.get_marker(), line.get_markerfacecolor()
+
+
+def dots_of(axes: Any) -> list[list[list[float]]]:
+    """x and y of what is drawn with the first two markers, a line each."""
+    return [line.get_xydata().tolist() for line in axes.lines if line.get_marker() in ("o", "s")]
+
+
+def assert_beside(legend: Any, figure: Any) -> None:
+    """The legend is wholly in the figure, and to the right of all axes."""
+    plots.as_png(figure)  # lays it out
+    box = legend.get_window_extent()
+    assert box.x0 > max(axes.get_window_extent().x1 for axes in figure.axes)
+    assert box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0
+
+
+def assert_apart(labels: list[Any]) -> None:
+    """Tick labels, in order from left to right and none of them turned, do not touch."""
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_gaps_show_means_and_deviations_in_both_directions() -> None:
+    panels = {"KSG": {"a": (SEEDS, [10.0, 10.0, 40.0]), "b": ([1.0], [2.0])}, "KDE": {"b": ([5.0], [6.0])}}
+    figure = plots.gaps(panels, xlabel="MI gap (nats)", ylabel="accuracy gap", notes={"KDE": "ρ = 0.61"})
+    left, right = figure.axes
+    assert dots_of(left) == [[[3, 20]], [[1, 2]]]
+    across, up = extents(left)  # those of "a": one seed has no deviation
+    assert across[0] == pytest.approx([3 - 7**0.5, 3 + 7**0.5])
+    assert up[1] == pytest.approx([20 - 300**0.5, 20 + 300**0.5])
+    assert extents(right) == []
+    assert [axes.get_title() for axes in figure.axes] == ["KSG", "KDE"]
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["ρ = 0.61"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["MI gap (nats)"] * 2
+    assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy gap", ""]
+    assert left.get_ylim() == right.get_ylim()
+    assert left.get_xlim() != right.get_xlim()
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3)])
+def test_gaps_lay_out_their_panels_with_a_legend_and_notes_that_cover_nothing(
+    count: int, rows: int, columns: int
+) -> None:
+    panels = {f"panel {i}": {name: ([k, k + i], [k, k]) for k, name in enumerate(METHODS)} for i in range(count)}
+    notes = dict.fromkeys(panels, "ρ = 0.61 [0.20, 0.80]")
+    figure = plots.gaps(panels, xlabel="x", ylabel="y", notes=notes)
+    (legend,) = figure.legends
+    assert labels_of(legend) == METHODS
+    assert_beside(legend, figure)
+    assert figure.get_figwidth() <= 9.5
+    assert len(figure.axes) == count
+    boxes = [axes.get_window_extent() for axes in figure.axes]
+    assert len({round(box.x0) for box in boxes}) == columns
+    assert len({round(box.y0) for box in boxes}) == rows
+    assert [bool(axes.get_xlabel()) for axes in figure.axes] == [i + columns >= count for i in range(count)]
+    for axes, box in zip(figure.axes, boxes, strict=True):
+        note = axes.texts[0].get_window_extent()
+        assert box.y1 < note.y0 < note.y1 < axes.title.get_window_extent().y0
+
+
+def test_a_name_looks_the_same_in_every_panel_and_like_no_other() -> None:
+    one = {name: ([k], [k]) for k, name in enumerate(METHODS)}
+    panels = {"one": one, "two": {METHODS[9]: ([0], [0])}}
+    figure = plots.gaps(panels, xlabel="x", ylabel="y")
+    left, right = figure.axes
+    looks = [look_of(line) for line in left.lines]
+    assert [look_of(line) for line in right.lines] == [looks[9]]
+    assert [look_of(line) for line in figure.legends[0].get_lines()] == looks
+    without_colour = {(marker, face == "white") for _, marker, face in looks}
+    assert len(without_colour) == 16
+
+
+def test_by_depth_joins_means_that_stand_aside_from_each_other() -> None:
+    panels = {
+        "accuracy gap": {"a": [SEEDS, [0, 0]], "b": [[1], [2, 2]]},
+        "MI gap (nats)": {"b": [[100, 100], [200, 200]]},
+    }
+    figure = plots.by_depth(panels, models=["shallow", "deep"])
+    left, right = figure.axes
+    a, b = (line for line in left.lines if line.get_linestyle() == "-" and line.get_marker() != "None")
+    assert np.asarray(a.get_ydata()).tolist() == [3, 0]
+    assert np.asarray(b.get_ydata()).tolist() == [1, 2]
+    for line in (a, b):  # nearer to their own model than to the next
+        assert np.abs(np.asarray(line.get_xdata()) - [0, 1]).max() < 0.5
+    assert (np.asarray(a.get_xdata()) < np.asarray(b.get_xdata())).all()
+    assert extents(left)[0][1] == pytest.approx([3 - 7**0.5, 3 + 7**0.5])
+    assert extents(left)[0][0] == [a.get_xdata()[0]] * 2
+    assert [text.get_text() for text in left.get_xticklabels()] == ["shallow", "deep"]
+    assert list(left.get_xticks()) == [0, 1]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy gap", "MI gap (nats)"]
+    assert any(list(np.asarray(line.get_ydata())) == [0, 0] and line.get_marker() == "None" for line in right.lines)
+    assert right.get_ylim()[1] > 100 > left.get_ylim()[1]  # each has an axis of its own
+
+
+@pytest.mark.parametrize("models", [["1", "2", "3", "4", "5"], ["linear", "MLP", "CNN-3", "ResNet-18", "DenseNet-121"]])
+def test_by_depth_has_room_for_many_names_and_models(models: list[str]) -> None:
+    lines = {name: [[k, k + 1]] * 5 for k, name in enumerate(METHODS)}
+    figure = plots.by_depth({"accuracy gap": lines, "MI gap (nats)": lines}, models=models)
+    (legend,) = figure.legends
+    assert labels_of(legend) == METHODS
+    assert_beside(legend, figure)
+    assert figure.get_figwidth() <= 9.5
+    labels = figure.axes[0].get_xticklabels()
+    if len(max(models, key=len)) > 1:
+        assert {label.get_rotation() for label in labels} == {30}
+    else:
+        assert_apart(labels)
+    assert min(label.get_window_extent().y0 for label in labels) >= 0
+
+
+def test_by_method_draws_panels_that_share_their_names() -> None:
+    panels = {"trace": {"a": SEEDS, "b": [5, 5]}, "sliced MI (nats)": {"c": [0.5], "a": [0.1, 0.3]}}
+    groups = {"a": "one", "b": "two", "c": "one"}
+    figure = plots.by_method(panels, groups=groups, references={"sliced MI (nats)": 0.2}, reference="shuffled")
+    left, right = figure.axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["a", "b", "c"]
+    assert left.get_ylim() == right.get_ylim()
+    assert left.yaxis_inverted()  # the first is on top
+    assert [axes.get_xlabel() for axes in figure.axes] == list(panels)
+    middles = [[(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in axes.patches] for axes in figure.axes]
+    assert middles[0] == [pytest.approx((0, 3)), pytest.approx((1, 5))]
+    assert middles[1] == [pytest.approx((2, 0.5)), pytest.approx((0, 0.2))]
+    assert extents(left)[0][0] == pytest.approx([3 - 7**0.5, 3 + 7**0.5])
+    assert len(extents(right)) == 1  # a single seed has no deviation
+    assert [list(np.asarray(line.get_xdata())) for line in left.lines if line.get_marker() == "o"] == [SEEDS, [5, 5]]
+    assert [text.get_text() for text in left.texts + right.texts] == ["shuffled"]
+    assert list(np.asarray(right.lines[-1].get_xdata())) == [0.2, 0.2]
+    (legend,) = figure.legends
+    assert labels_of(legend) == ["one", "two"]
+    one, two = legend.get_patches()
+    assert [patch.get_facecolor() for patch in (one, two)] == [bar.get_facecolor() for bar in left.patches]
+    assert one.get_hatch() != two.get_hatch()  # told apart without colours too
+    assert_beside(legend, figure)
+
+
+def test_by_method_has_room_for_three_panels_of_many_names() -> None:
+    panels = {what: {name: [k, k + 1] for k, name in enumerate(METHODS)} for what in ("trace", "sliced MI (nats)", "y")}
+    figure = plots.by_method(panels)
+    plots.as_png(figure)
+    assert figure.legends == []
+    assert figure.get_figwidth() <= 9.5
+    labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(above.y0 > below.y1 for above, below in pairwise(labels))
+    assert min(label.x0 for label in labels) >= 0
+
+
+def test_intervals_draw_values_with_their_ends() -> None:
+    rows = {"KSG": {"all": (0.5, 0.25, 0.75), "effective": (0.9, 0.0, 0.5)}, "KDE": {"effective": (-1.0, -1.0, 0.0)}}
+    figure = plots.intervals(rows, xlabel="Spearman's ρ", limits=(-1, 1))
+    (axes,) = figure.axes
+    assert [ends[0] for ends in extents(axes)] == [[0.25, 0.75], [0, 0.5], [-1, 0]]  # also if they don't hold the value
+    dots = [dot for (dot,) in dots_of(axes)]
+    assert [x for x, _ in dots] == [0.5, 0.9, -1]
+    heights = [y for _, y in dots]
+    assert heights == sorted(heights)
+    assert axes.yaxis_inverted()  # the first is on top
+    assert [round(y) for y in heights] == [0, 0, 1]
+    assert [ends[1] for ends in extents(axes)] == [[y, y] for y in heights]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["KSG", "KDE"]
+    assert axes.get_xlim() == (-1, 1)
+    assert axes.get_xlabel() == "Spearman's ρ"
+    assert axes.lines[0].get_linestyle() == ":"
+    assert list(np.asarray(axes.lines[0].get_xdata())) == [0, 0]
+    (legend,) = figure.legends
+    assert labels_of(legend) == ["all", "effective"]
+    assert_beside(legend, figure)
+
+
+def test_intervals_of_one_group_need_no_legend() -> None:
+    figure = plots.intervals({"KSG": {"all": (0.5, 0.25, 0.75)}}, xlabel="ρ", zero=False)
+    assert figure.legends == []
+    assert not any(line.get_linestyle() == ":" for line in figure.axes[0].lines)
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "as many y as x": (
+        lambda: plots.gaps({"t": {"a": ([1, 2], [1])}}, xlabel="", ylabel=""),
+        "panels['t']['a']: got 2 x and 1 y, expected one of each a seed",
+    ),
+    "notes of panels": (
+        lambda: plots.gaps({"t": {"a": ([1], [1])}}, xlabel="", ylabel="", notes={"u": ""}),
+        "notes: got 'u', expected panels: 't'",
+    ),
+    "a list for each model": (
+        lambda: plots.by_depth({"t": {"a": [[1]]}}, models=["x", "y"]),
+        "panels['t']['a']: got 1 lists, expected one for each of 2 models",
+    ),
+    "models": (lambda: plots.by_depth({"t": {"a": []}}, models=[]), "models: got none"),
+    "references of panels": (
+        lambda: plots.by_method({"t": {"a": [1]}}, references={"u": 1}),
+        "references: got 'u', expected panels: 't'",
+    ),
+    "groups for all": (
+        lambda: plots.by_method({"t": {"a": [1], "b": [1]}}, groups={"a": "x"}),
+        "groups: got none for 'b', expected a group for every name",
+    ),
+    "ends in order": (
+        lambda: plots.intervals({"t": {"a": (1, 2, 0)}}, xlabel=""),
+        "rows['t']['a']: got (1, 2, 0), expected a value, a lower and an upper end",
+    ),
+    "three numbers": (lambda: plots.intervals({"t": {"a": (1, 2)}}, xlabel=""), "rows['t']['a']: got (1, 2)"),
+    "something": (lambda: plots.by_method({}), "panels: got nothing, expected something to draw"),
+    "a number": (lambda: plots.by_method({"t": {"a": []}}), "panels['t']['a']: got [], expected a list of one or more"),
+    "finite numbers": (lambda: plots.bars({"a": [1, float("nan")]}, ylabel=""), "values['a']: got [1, nan]"),
+    "numbers": (lambda: plots.mean_sd(["x"]), "values: got ['x']"),
+    "whole digits": (lambda: plots.mean_sd([1.0], digits=-1), "digits: got -1"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_drawn_is_refused_and_leaves_no_figure_open(what: str) -> None:
+    draw, message = REFUSED[what]
+    before = plt.get_fignums()
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        draw()
+    assert plt.get_fignums() == before
+
+
+def test_mean_and_deviation_in_words() -> None:
+    assert plots.mean_sd([0.45, 0.5]) == "0.475 ± 0.035"  # 0.05 / √2 = 0.0354
+    assert plots.mean_sd(SEEDS, digits=1) == "3.0 ± 2.6"
+    assert plots.mean_sd([0.5]) == "0.500"
+
+
+class Cells(HTMLParser):
+    """The cells of a table, row by row, as (tag, text)."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[list[tuple[str, str]]] = []
+        self.tag = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tag = tag
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_data(self, data: str) -> None:
+        if self.tag in ("td", "th"):
+            self.rows[-1].append((self.tag, data))
+
+
+def test_a_table_shows_rows_as_they_are() -> None:
+    accuracy = {"EM": [0.45, 0.5], "<b> & co.": [0.5]}
+    columns = {
+        "method": lambda item: item[0],
+        "n < 3": lambda item: len(item[1]),
+        "sd": lambda item: plots.mean_sd(item[1]),
+    }
+    shown = plots.table(accuracy.items(), columns).data
+    assert Cells(shown).rows == [
+        [("th", "method"), ("th", "n < 3"), ("th", "sd")],
+        [("th", "EM"), ("td", "2"), ("td", "0.475 ± 0.035")],
+        [("th", "<b> & co."), ("td", "1"), ("td", "0.500")],
+    ]
+    assert "overflow-x: auto" in shown  # scrolls by itself, not with the page
 
 
 def test_pictures_scale_noise_by_its_limit() -> None:
@@ -189,5 +469,9 @@ def test_figures_are_closed() -> None:
     before = plt.get_fignums()
     plots.as_png(plots.bars({"a": [1, 2]}, ylabel="y"))
     plots.curves({"one": {"x": [[1, 2]]}}, xlabel="x", ylabel="y")
+    plots.gaps({"one": {"x": ([1], [2])}}, xlabel="x", ylabel="y")
+    plots.by_depth({"one": {"x": [[1]]}}, models=["m"])
+    plots.by_method({"one": {"x": [1]}})
+    plots.intervals({"one": {"x": (1, 0, 2)}}, xlabel="x")
     plots.noise_card(*waves(2), title="waves")
     assert plt.get_fignums() == before

@@ -3,9 +3,27 @@
 Figures are returned, not shown. They know no method by name: what is drawn, and what it is called, comes in.
 """
 
-from .charts import bars, curves
+from .charts import bars, by_depth, by_method, curves, gaps, intervals
 from .images import noise_card, pictures
-from .page import as_png, chooser, show, slider
+from .page import as_png, chooser, show, slider, table
+from .seeds import mean_sd
 from .style import COLOURS, STYLE
 
-__all__ = ["COLOURS", "STYLE", "as_png", "bars", "chooser", "curves", "noise_card", "pictures", "show", "slider"]
+__all__ = [
+    "COLOURS",
+    "STYLE",
+    "as_png",
+    "bars",
+    "by_depth",
+    "by_method",
+    "chooser",
+    "curves",
+    "gaps",
+    "intervals",
+    "mean_sd",
+    "noise_card",
+    "pictures",
+    "show",
+    "slider",
+    "table",
+]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from .style import STYLE
+
+Row = TypeVar("Row")
 
 
 def as_png(figure: Figure) -> bytes:
@@ -73,3 +75,24 @@ def show(figure: Figure, alt: str) -> None:
     from IPython.display import display
 
     display(figure, metadata={"image/png": {"alt": alt}})  # type: ignore[no-untyped-call]
+
+
+def table(rows: Iterable[Row], columns: Mapping[str, Callable[[Row], object]]) -> Any:
+    """Rows as an HTML table that scrolls sideways in a box of its own where it is wider than the page.
+
+    rows: of any type. columns: header → what the column shows of a row, as text in which "<" and "&" mean themselves;
+    the first column names its rows. As in `table(accuracy.items(), {"method": lambda item: item[0], "accuracy": lambda
+    item: mean_sd(item[1])})`.
+
+    Jupyter Book shows a Markdown output without its tables, hence HTML.
+    """
+    from IPython.display import HTML  # part of the book, not of the library's own needs
+
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+    lines = ""
+    for row in rows:
+        name, *cells = (html.escape(str(form(row))) for form in columns.values())
+        lines += f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    box = '<div style="overflow-x: auto; white-space: nowrap" tabindex="0">'  # so that keys scroll it too
+    whole = f'{box}<table class="table"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return HTML(whole)  # type: ignore[no-untyped-call]

@@ -1,0 +1,39 @@
+"""Numbers of several seeds: their mean, and how far they scatter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .._errors import bad, check_count
+
+
+class Seeds(NamedTuple):
+    """One number a seed `(n,)`, their mean, and their sample standard deviation, which one number has not."""
+
+    numbers: np.ndarray
+    mean: float
+    deviation: float | None
+
+
+def over_seeds(argument: str, values: Sequence[float]) -> Seeds:
+    """`values` of argument `argument` with mean and deviation; a `ValueError` unless one or more finite numbers."""
+    try:
+        numbers = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
+        raise bad(argument, repr(values), "a list of one or more finite numbers, one a seed")
+    return Seeds(numbers, float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else None)
+
+
+def mean_sd(values: Sequence[float], digits: int = 3) -> str:
+    """Mean ± one sample standard deviation, as "0.476 ± 0.025"; of a single value the mean alone.
+
+    values: one number a seed. digits: after the decimal point.
+    """
+    _, mean, deviation = over_seeds("values", values)
+    places = check_count("digits", digits, 0)
+    return f"{mean:.{places}f}" if deviation is None else f"{mean:.{places}f} ± {deviation:.{places}f}"
