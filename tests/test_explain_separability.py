@@ -7,7 +7,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import miue_lib as mi
-from miue_lib.explain import _halves, linear_separability
+from miue_lib.explain import linear_separability
+from miue_lib.explain.separability import halves
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -47,9 +48,9 @@ def test_clipping_to_the_pixel_range_leaves_the_picture_in_the_noise() -> None:
 
 def test_every_class_is_halved_whatever_its_size() -> None:
     labels = torch.tensor([0] * 31 + [1] * 6 + [2] * 3 + [3])
-    half = _halves(labels, seed=0)
+    half = halves(labels, seed=0)
     assert torch.bincount(labels[half], minlength=4).tolist() == [16, 3, 1, 1]
-    assert not torch.equal(half, _halves(labels, seed=1))
+    assert not torch.equal(half, halves(labels, seed=1))
 
 
 def test_a_seed_repeats_and_another_does_not() -> None:
@@ -73,6 +74,8 @@ def test_a_seed_repeats_and_another_does_not() -> None:
         (normal(4, 3), torch.tensor([0, 0, 1, -1]), {}, "labels: got .*, expected a whole number >= 0"),
         (normal(4, 3), torch.tensor([0.0, 0, 1, 1]), {}, "labels: got torch.float32"),
         (normal(4, 3), torch.tensor([0, 0, 0, 1]), {}, r"labels: got classes of \[3, 1\] pictures, expected two"),
+        (normal(4, 3), torch.tensor([True, True, False, False]), {}, "labels: got torch.bool"),
+        (normal(4), torch.tensor([0, 0, 1, 1]), {}, r"noise: got torch.float32 \(4,\), expected real numbers \(N, d\)"),
         (normal(4, 3) / 0, torch.tensor([0, 0, 1, 1]), {}, "noise: got NaN or infinite values"),
         (normal(4, 3), torch.tensor([0, 0, 1, 1]), {"seed": -1}, "seed: got -1"),
     ],
