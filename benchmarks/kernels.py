@@ -155,11 +155,11 @@ def of_features(shape: tuple[int, int], device: str) -> Iterator[Operation]:
 
     def forward(loss: Callable[..., Tensor]) -> Tensor:
         with torch.no_grad():
-            return loss(features, labels, 0.1, 0.1, True, False)
+            return loss(features, labels, 0.1, 0.1)
 
     def both(leaf: Tensor, distance_weight: float) -> Callable[[Callable[..., Tensor]], Tensor]:
         leaf = leaf.clone().requires_grad_()
-        return lambda loss: torch.autograd.grad(loss(leaf, labels, 0.1, distance_weight, True, False), leaf)[0]
+        return lambda loss: torch.autograd.grad(loss(leaf, labels, 0.1, distance_weight), leaf)[0]
 
     contest = similarity.unchecked, similarity.reference
     yield Operation("similarity, forward", size, forward, *contest, product, "float32")

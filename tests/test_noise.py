@@ -288,6 +288,7 @@ def test_each_setting_reaches_the_method(easy: Bands) -> None:
     for change in (
         {"temperature": 1.0},
         {"distance_weight": 5.0},
+        {"similarity_weight": 0.0},
         {"steps": 3},
         {"step": 1 / 255},
         {"flip": False},
@@ -303,6 +304,12 @@ def test_each_setting_reaches_the_method(easy: Bands) -> None:
         {"step_decay": True},
     ):
         assert not torch.equal(mi.craft("miue", train, **base | change).levels, plain), change
+
+
+def test_without_either_of_its_terms_miue_leaves_the_pictures_alone(easy: Bands) -> None:
+    noise = mi.craft("miue", easy[0], **QUICK["miue"] | {"similarity_weight": 0.0, "distance_weight": 0.0})
+    assert not noise.levels.any()
+    assert noise.settings["similarity_weight"] == 0
 
 
 @pytest.mark.parametrize(

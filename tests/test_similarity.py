@@ -16,7 +16,7 @@ from miue_lib.kernels import similarity
 
 
 def by_formula(
-    g: torch.Tensor, y: torch.Tensor, tau: float, zeta: float, self_pairs: bool, others: bool
+    g: torch.Tensor, y: torch.Tensor, tau: float, zeta: float, omega: float, self_pairs: bool, others: bool
 ) -> torch.Tensor:
     """The loss as its docstring writes it, anchor by anchor, pair by pair."""
     losses = []
@@ -29,7 +29,7 @@ def by_formula(
                 same = same + similarity * counts
                 distances = distances + (0 if j == k else (g[j] - g[k]).norm() / g.shape[1])
             everyone = everyone + similarity * (y[j] != y[k] if others else counts)
-        losses.append(-torch.log(same / everyone) + zeta * torch.log1p(distances))
+        losses.append(-omega * torch.log(same / everyone) + zeta * torch.log1p(distances))
     return torch.stack(losses).mean()
 
 
@@ -82,10 +82,18 @@ def assert_equals_reference(features: torch.Tensor, labels: torch.Tensor, tolera
 
 
 def assert_all_equal_reference(features: torch.Tensor, labels: torch.Tensor, tolerance: float, tau: float) -> None:
-    """Batches of length 10⁻³ and 10³, and without a distance term a batch with both, which distances cannot resolve."""
+    """Batches of length 10⁻³ and 10³, and without a distance term a batch with both, which distances cannot resolve.
+
+    Each with another weight of the first line.
+    """
     lengths = torch.logspace(-3, 3, len(features), device=features.device)[:, None].to(features.dtype)
-    for scale, zeta, others in ((1e-3, 0.1, False), (1e3, 0.1, True), (lengths, 0.0, False)):
-        assert_equals_reference(features * scale, labels, tolerance, tau, zeta, True, others)
+    for scale, zeta, omega, others in (
+        (1e-3, 0.1, 1.0, False),
+        (1e3, 0.1, 2.0, True),
+        (lengths, 0.0, 0.5, False),
+        (1.0, 0.1, 0.0, False),
+    ):
+        assert_equals_reference(features * scale, labels, tolerance, tau, zeta, omega, True, others)
 
 
 # A gradient in half precision is rounded to it: 2⁻⁹ of each number in bfloat16. The loss itself is not rounded.
@@ -104,7 +112,7 @@ def test_tiles_equal_the_reference(
     features, labels = random_batch(203, 37, classes)
     assert_all_equal_reference(features.to(dtype), labels, TOLERANCES[dtype], tau)
     if classes == 2:
-        assert_equals_reference(features.to(dtype), labels, TOLERANCES[dtype], tau, 0.1, False, False)
+        assert_equals_reference(features.to(dtype), labels, TOLERANCES[dtype], tau, 0.1, 1.0, False, False)
 
 
 def test_a_thousand_classes() -> None:
@@ -135,18 +143,20 @@ def test_triton_equals_the_reference(
     if classes > 1:
         assert_all_equal_reference(features, labels, TOLERANCES[dtype], tau)
     if classes in (1, 4):
-        assert_equals_reference(features, labels, TOLERANCES[dtype], tau, 0.1, False, False)
+        assert_equals_reference(features, labels, TOLERANCES[dtype], tau, 0.1, 1.0, False, False)
 
 
 @pytest.mark.parametrize("kept", [0, 1024])
 @pytest.mark.parametrize(("self_pairs", "others"), [(True, False), (False, False), (True, True), (False, True)])
-def test_gradcheck(kept: int, self_pairs: bool, others: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("omega", [0.0, 1.0, 1.7])
+def test_gradcheck(kept: int, self_pairs: bool, others: bool, omega: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similarity, "_ROWS", 4)
     monkeypatch.setattr(similarity, "_KEPT", kept)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(11, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     labels = torch.arange(11) % 3
-    assert torch.autograd.gradcheck(lambda g: similarity.unchecked(g, labels, 0.3, 0.5, self_pairs, others), features)
+    options = 0.3, 0.5, omega, self_pairs, others
+    assert torch.autograd.gradcheck(lambda g: similarity.unchecked(g, labels, *options), features)
 
 
 def test_one_class_has_the_distance_term_only() -> None:
@@ -155,6 +165,33 @@ def test_one_class_has_the_distance_term_only() -> None:
     value, gradient = value_and_gradient(similarity.unchecked, features, labels, 0.1, 0.0)
     assert value == 0
     assert gradient.abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize(("self_pairs", "others"), [(True, False), (False, False), (True, True), (False, True)])
+def test_without_its_weight_the_first_line_is_gone(
+    dtype: torch.dtype, classes: int, self_pairs: bool, others: bool
+) -> None:
+    """Also where it would be infinite: of one class without others, or of a picture without partners."""
+    features, labels = random_batch(9, 4, classes)
+    labels[0] = 100 if classes > 1 else labels[0]
+
+    def distance_term(g: torch.Tensor) -> torch.Tensor:
+        apart = [sum((g[j] - g[k]).norm() for k in range(9) if k != j and labels[k] == labels[j]) for j in range(9)]
+        return 0.3 * torch.stack([torch.log1p(torch.as_tensor(distances) / 4) for distances in apart]).mean()
+
+    wanted, wanted_gradient = value_and_gradient(distance_term, features)
+    value, gradient = value_and_gradient(
+        similarity.unchecked, features.to(dtype), labels, 0.1, 0.3, 0.0, self_pairs, others
+    )
+    assert abs(float(value - wanted)) <= TOLERANCES[dtype] * float(wanted)
+    assert float((gradient - wanted_gradient).norm()) <= TOLERANCES[dtype] * float(wanted_gradient.norm())
+    value, gradient = value_and_gradient(
+        similarity.unchecked, features.to(dtype), labels, 0.1, 0.0, 0.0, self_pairs, others
+    )
+    assert value == 0
+    assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
 def test_equals_the_released_code() -> None:
@@ -177,7 +214,7 @@ def test_no_gpu_is_waited_for(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(similarity, "available", True)
     monkeypatch.setattr(similarity, "_forward_kernel", _Launch())
     monkeypatch.setattr(similarity, "_backward_kernel", _Launch())
-    options = similarity._Options(0.1, 0.1, True, False)
+    options = similarity._Options(0.1, 0.1, 1.0, True, False)
     with FakeTensorMode():
         features = torch.ones(300, 8, device="cuda", dtype=dtype)
         labels = torch.ones(300, device="cuda", dtype=torch.int64)
@@ -218,18 +255,19 @@ def test_memory_grows_with_the_batch_not_with_its_square() -> None:
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.1, 1.0])
-@pytest.mark.parametrize("zeta", [0.0, 0.1])
+@pytest.mark.parametrize(("zeta", "omega"), [(0.0, 1.0), (0.1, 1.0), (0.1, 0.5), (0.1, 0.0), (0.0, 2.0)])
 @pytest.mark.parametrize("self_pairs", [True, False])
 @pytest.mark.parametrize("others", [True, False])
 @pytest.mark.parametrize("classes", [2, 5])
 def test_value_and_gradient_equal_the_formula(
-    tau: float, zeta: float, self_pairs: bool, others: bool, classes: int
+    tau: float, zeta: float, omega: float, self_pairs: bool, others: bool, classes: int
 ) -> None:
     generator = torch.Generator().manual_seed(classes)
     y = torch.arange(13) % classes
     g = torch.randn(13, 7, generator=generator, dtype=torch.float64, requires_grad=True)
-    options = {"temperature": tau, "distance_weight": zeta, "self_pairs": self_pairs, "other_classes_only": others}
-    wanted = by_formula(g, y, tau, zeta, self_pairs, others)
+    options = {"temperature": tau, "distance_weight": zeta, "similarity_weight": omega}
+    options |= {"self_pairs": self_pairs, "other_classes_only": others}
+    wanted = by_formula(g, y, tau, zeta, omega, self_pairs, others)
     (wanted_gradient,) = torch.autograd.grad(wanted, g, torch.tensor(-2.5, dtype=torch.float64))
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         features = g.detach().to(dtype).requires_grad_()
@@ -318,6 +356,12 @@ def test_duplicates_and_zero_features_have_a_finite_gradient() -> None:
             [0, 0, 1, 1],
             {"distance_weight": -1},
             "distance_weight: got -1, expected a finite",
+        ),
+        (
+            torch.ones(4, 2),
+            [0, 0, 1, 1],
+            {"similarity_weight": math.nan},
+            "similarity_weight: got nan, expected a finite number >= 0",
         ),
     ],
 )

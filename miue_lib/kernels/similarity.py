@@ -2,31 +2,33 @@
 
 For features g_1 … g_B of a batch with labels y, cosines c_jk and temperature τ, the loss of anchor j is
 
-    ℓ_j = log Σ_k exp(c_jk/τ) − log Σ_{k: y_k = y_j} exp(c_jk/τ)
+    ℓ_j = ω · [log Σ_k exp(c_jk/τ) − log Σ_{k: y_k = y_j} exp(c_jk/τ)]
           + ζ · log(1 + Σ_{k: y_k = y_j} ‖g_j − g_k‖₂ / d),
 
 and the loss is the mean over anchors. The first line is small when every picture of a class points the same way and
-the other classes point elsewhere; the second when a class is also close together.
+the other classes point elsewhere; the second when a class is also close together. The paper's ω is 1; with ω or ζ at
+0 one of the two acts alone, as in its ablation.
 
 *Value.* With s_jk = c_jk/τ, sum over the own class and over the others apart from each other, as logarithms:
 
-    C_j = log Σ_own exp(s_jk),     O_j = log Σ_other exp(s_jk),     first line = log(1 + exp(O_j − C_j)).
+    C_j = log Σ_own exp(s_jk),     O_j = log Σ_other exp(s_jk),     first line = ω · log(1 + exp(O_j − C_j)).
 
 Nothing overflows, and a loss near 0 keeps its digits, which the difference of two nearly equal logarithms would lose.
-If the denominator holds the other classes only, the first line is O_j − C_j.
+If the denominator holds the other classes only, the first line is ω · (O_j − C_j).
 
 *Gradient.* With w_j = exp(O_j) / (exp(O_j) + exp(C_j)), or 1 if the denominator holds the other classes only,
 
-    ∂ℓ_j/∂s_jk = w_j exp(s_jk − O_j) for another class,     −w_j exp(s_jk − C_j) for the own one.
+    ∂ℓ_j/∂s_jk = ω w_j exp(s_jk − O_j) for another class,     −ω w_j exp(s_jk − C_j) for the own one.
 
 A pair's score counts for both of its anchors, and so does its distance. So, with unit vectors u,
 β_j = log w_j − O_j, γ_j = log w_j − C_j, and α_j = ζ / (d + D_j), where D_j is anchor j's sum of distances, B times
 the gradient is made of
 
-    B ∂L/∂u_j = Σ_k W_jk u_k / τ,          W_jk = exp(s_jk + β_j) + exp(s_jk + β_k), or −(the same with γ) in a class,
+    B ∂L/∂u_j = ω Σ_k W_jk u_k / τ,        W_jk = exp(s_jk + β_j) + exp(s_jk + β_k), or −(the same with γ) in a class,
     B ∂L/∂g_j = Σ_k V_jk (g_j − g_k),      V_jk = (α_j + α_k) / ‖g_j − g_k‖ in a class (the distance term's part),
 
-of which the first passes through u = g/‖g‖: (I − u uᵀ)/‖g‖. W_jj u_j passes as 0, and is left out.
+of which the first passes through u = g/‖g‖: (I − u uᵀ)/‖g‖. W_jj u_j passes as 0, and is left out. ω multiplies what
+has passed, so that no tile need know it.
 
 *Memory.* The forward pass keeps β, γ and α, three numbers an anchor (on a CPU also the scores, of a small batch); the
 backward pass forms W and V again, tile by tile, as FlashAttention does (Dao 2022), so that no B × B matrix need exist.
@@ -69,6 +71,7 @@ def similarity_loss(
     *,
     temperature: float = 0.1,
     distance_weight: float = 0.0,
+    similarity_weight: float = 1.0,
     self_pairs: bool = True,
     other_classes_only: bool = False,
 ) -> Tensor:
@@ -76,6 +79,7 @@ def similarity_loss(
 
     features: floating point `(B, d)`; labels: whole numbers `(B,)`.
     temperature: τ > 0. distance_weight: ζ ≥ 0 (the paper's text: 0.1; its released code: 0).
+    similarity_weight: ω ≥ 0 (the paper: 1).
     self_pairs: whether a picture counts among its own class (the released code: yes). Without them an anchor whose
         class has no other picture in the batch has nothing to be similar to, and is refused.
     other_classes_only: take the denominator over the other classes only, as the paper's text is reported to,
@@ -83,7 +87,7 @@ def similarity_loss(
 
     Raises `ValueError` for features that are not 2-D, labels that do not match, or fewer than two classes.
     """
-    check_weights(temperature, distance_weight)
+    check_weights(temperature, distance_weight, similarity_weight)
     if features.ndim != 2 or not features.is_floating_point():
         raise bad("features", f"shape {tuple(features.shape)} {features.dtype}", "a floating-point (B, d) matrix")
     if labels.shape != features.shape[:1]:
@@ -93,13 +97,14 @@ def similarity_loss(
         raise bad("labels", "one class only", "a batch of at least two classes")
     if not self_pairs and int(counts.min()) == 1:
         raise bad("labels", "a class with one picture in the batch", "two or more of each class, or self_pairs=True")
-    return unchecked(features, labels, temperature, distance_weight, self_pairs, other_classes_only)
+    return unchecked(features, labels, temperature, distance_weight, similarity_weight, self_pairs, other_classes_only)
 
 
-def check_weights(temperature: float, distance_weight: float) -> None:
-    """Raise `ValueError` unless τ > 0 and ζ ≥ 0."""
+def check_weights(temperature: float, distance_weight: float, similarity_weight: float) -> None:
+    """Raise `ValueError` unless τ > 0, ζ ≥ 0 and ω ≥ 0."""
     check_number("temperature", temperature, 0, open_low=True)
     check_number("distance_weight", distance_weight, 0)
+    check_number("similarity_weight", similarity_weight, 0)
 
 
 def unchecked(
@@ -107,6 +112,7 @@ def unchecked(
     labels: Tensor,
     temperature: float,
     distance_weight: float,
+    similarity_weight: float = 1.0,
     self_pairs: bool = True,
     other_classes_only: bool = False,
 ) -> Tensor:
@@ -114,7 +120,7 @@ def unchecked(
 
     Of a batch of one class, the first line of the loss is 0 and has no gradient.
     """
-    options = _Options(temperature, distance_weight, self_pairs, other_classes_only)
+    options = _Options(temperature, distance_weight, similarity_weight, self_pairs, other_classes_only)
     loss: Tensor = _Similarity.apply(features, labels, options)
     return loss
 
@@ -124,6 +130,7 @@ def reference(
     labels: Tensor,
     temperature: float,
     distance_weight: float,
+    similarity_weight: float = 1.0,
     self_pairs: bool = True,
     other_classes_only: bool = False,
 ) -> Tensor:
@@ -134,7 +141,8 @@ def reference(
     directions = F.normalize(g, eps=_SHORTEST)
     scores = directions @ directions.T / temperature
     everyone = ~same if other_classes_only else torch.ones_like(same) if self_pairs else others
-    loss = _masked_logsumexp(scores, everyone) - _masked_logsumexp(scores, same if self_pairs else same & others)
+    own = same if self_pairs else same & others
+    loss = similarity_weight * (_masked_logsumexp(scores, everyone) - _masked_logsumexp(scores, own))
     if distance_weight:
         distances = _distances(g, same).masked_fill(~(same & others), 0)
         loss = loss + distance_weight * torch.log1p(distances.sum(1) / g.shape[1])
@@ -170,6 +178,7 @@ def _wide(features: Tensor) -> torch.dtype:
 class _Options(NamedTuple):
     temperature: float
     distance_weight: float
+    similarity_weight: float
     self_pairs: bool
     other_classes_only: bool
 
@@ -206,6 +215,8 @@ class _Similarity(torch.autograd.Function):
             loss, share = -F.logsigmoid(own - other), F.logsigmoid(other - own)
             if options.other_classes_only:
                 loss, share = other - own, torch.zeros_like(own)
+            # Of one class alone that is −∞, which times 0 would be NaN.
+            loss = options.similarity_weight * loss if options.similarity_weight else torch.zeros_like(own)
             if options.distance_weight:
                 loss = loss + options.distance_weight * torch.log1p(spread / features.shape[1])
             alpha = options.distance_weight / (features.shape[1] + spread)
@@ -226,7 +237,7 @@ class _Similarity(torch.autograd.Function):
             # ∂/∂u becomes ∂/∂g. What `_SHORTEST` divides is scaled by a constant, so nothing is projected out.
             u = batch.g * batch.scale[:, None]
             along = (u * turn).sum(1).masked_fill(batch.scale > 0.999 / _SHORTEST, 0)
-            turn.sub_(u.mul_(along[:, None])).mul_(batch.scale[:, None])
+            turn.sub_(u.mul_(along[:, None])).mul_(ctx.options.similarity_weight * batch.scale[:, None])
             if move is not None:
                 turn += move
             gradient = torch.empty_like(turn)

@@ -23,6 +23,7 @@ def miue(
     epochs: int = 100,
     temperature: float = 0.1,
     distance_weight: float = 0.1,
+    similarity_weight: float = 1.0,
     surrogate: str | nn.Module = "resnet18",
     batch_size: int = 128,
     noise_batch_size: int = 512,
@@ -47,16 +48,18 @@ def miue(
     keeps one surrogate for 100 rounds; in a few rounds, noise that several young networks agreed on is the stronger,
     since every victim begins young. With `step_decay` the step falls in a line over the rounds.
 
-    The defaults are the paper's settings for CIFAR-10. Deviations from the released code, each a parameter: ζ =
-    `distance_weight` is the text's 0.1 (the code's default is 0); the step does not grow while it runs; crops are
-    real ones, and noise is optimised through them; every batch of the noise phase holds partners of each of its
-    classes.
+    The loss has two terms, of weights ω = `similarity_weight` and ζ = `distance_weight`; the paper's ablation leaves
+    one of them out, which is a weight of 0. Without either the noise stays 0.
+
+    The defaults are the paper's settings for CIFAR-10. Deviations from the released code, each a parameter: ζ is
+    the text's 0.1 (the code's default is 0); the step does not grow while it runs; crops are real ones, and noise is
+    optimised through them; every batch of the noise phase holds partners of each of its classes.
     """
     settings = {name: value for name, value in locals().items() if name not in ("images", "execution")}
-    similarity.check_weights(temperature, distance_weight)
+    similarity.check_weights(temperature, distance_weight, similarity_weight)
 
     def objective(model: Any, views: Tensor, batch: Batch) -> Tensor:
         features = batch.all_features(model.features(views))
-        return similarity.unchecked(features, batch.all_labels, temperature, distance_weight)
+        return similarity.unchecked(features, batch.all_labels, temperature, distance_weight, similarity_weight)
 
     return bilevel(images, objective, method="miue", settings=settings, execution=execution or Execution())
