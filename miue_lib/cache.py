@@ -1,26 +1,30 @@
-"""Crafted noise and trained victims, kept on disk by content: chapters share them, and nothing stale is read.
+"""Noise, victims and readings, kept on disk by content: chapters share them, and nothing stale is read.
 
-A file's name is a digest of everything that its content depends on: pictures, method or model, settings and seed, this
-library's source, the versions of torch and torchvision, the processor, its number of threads, and how exactly it was
-asked to multiply. Whatever of these changes gives another name, so a file never has to be checked against them; what
-is not whole is computed again.
+A file's name is a digest of everything that its content depends on: the method, model or function, its pictures,
+weights, tensors, settings and seed, this library's source, the versions of what it computes with, the processor, its
+number of threads, and how exactly it was asked to multiply. Whatever of these changes gives another name, so a file
+never has to be checked against them; what is not whole is computed again.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from inspect import isfunction
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from ._errors import bad
 from ._files import write_whole
@@ -46,10 +50,10 @@ T = TypeVar("T")
 
 
 class Cache:
-    """A folder of noise and victims; it is made when the first is kept.
+    """A folder of noise, victims and readings; it is made when the first is kept.
 
-    Settings must be plain values (numbers, strings, lists, mappings, None), and methods and models this library's own:
-    of anything else the name could not say whether it is the same. Else a `ValueError`.
+    Settings must be plain values (numbers, strings, lists, mappings, None), and methods, models and functions this
+    library's own: of anything else the name could not say whether it is the same. Else a `ValueError`.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -64,7 +68,9 @@ class Cache:
 
         progress: as in `craft`; not called for what is read.
         """
-        path = self._path("noise", {name: known.run for name, known in METHODS.items()}, method, settings, images)
+        if method in METHODS and not _own(METHODS[method].run):
+            raise bad("method", f"{method!r} of {METHODS[method].run.__module__}", "a method of this library")
+        path = self._path("noise", method, [images], _plain("settings", settings))
         if path.exists():
             try:
                 noise = Perturbation.load(path)
@@ -90,8 +96,10 @@ class Cache:
     ) -> tuple[Classifier, History]:
         """A victim `build(model, train, seed=seed)` after `fit(…, train, test=test, seed=seed, **settings)`, and its
         curves; from the folder if it was trained before."""
-        sets = (train,) if test is None else (train, test)
-        path = self._path("victim", MODELS, model, settings | {"seed": seed}, *sets)
+        if model in MODELS and not _own(MODELS[model]):
+            raise bad("model", f"{model!r} of {MODELS[model].__module__}", "a model of this library")
+        sets = [train] if test is None else [train, test]
+        path = self._path("victim", model, sets, _plain("settings", settings | {"seed": seed}))
         victim = build(model, train, seed=seed)
         history = _load(path, victim)
         if history is None:
@@ -100,6 +108,36 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, save(weights, metadata={"history": json.dumps(asdict(history))}))
         return victim, history
+
+    def keep(self, function: Callable[..., Any], /, *arguments: Any, **settings: Any) -> Any:
+        """The value of `function(*arguments, **settings)`, from the folder if it was computed before.
+
+        function: one at the top of a module of this library, whose value nothing but its arguments decides.
+        arguments, settings: each a plain value, an `ImageSet`, a tensor, or a `Classifier` that `build` made, of which
+            weights and mode count. What has the same content in another object is the same.
+
+        The value must be what JSON can hold: finite numbers, strings, None, and lists and mappings of them. It comes
+        as JSON gives it, also the first time: a tuple as a list, keys as strings.
+
+        Raises `ValueError` for any other function, argument or value.
+        """
+        name = getattr(function, "__qualname__", type(function).__name__)
+        if not _on_top(function):
+            raise bad("function", repr(name), "a function at the top of a module of this library")
+        path = self._path("reading", f"{function.__module__}.{name}", arguments, settings, "json")
+        try:
+            return json.loads(path.read_bytes())["value"]
+        except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
+            pass
+        value = _plain(f"value of {name}", function(*arguments, **settings))
+        try:
+            # In a mapping, which needs its closing brace: the first digits of a number would be a number too.
+            written = json.dumps({"value": value}, allow_nan=False)
+        except ValueError as error:
+            raise bad(f"value of {name}", "NaN or infinity in it", "finite numbers") from error
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, written.encode())
+        return json.loads(written)["value"]
 
     def at_once(self, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
         """The results of `calls`, in their order; on a CPU made side by side, a process with one thread for each core.
@@ -117,13 +155,16 @@ class Cache:
         with parallel_config("loky", inner_max_num_threads=1):
             yield from Parallel(n_jobs=-1, return_as="generator")(delayed(_with_one_thread)(call) for call in todo)
 
-    def _path(self, kind: str, known: Mapping[str, Any], name: str, settings: dict[str, Any], *sets: ImageSet) -> Path:
-        if name in known and known[name].__module__.partition(".")[0] != __name__.partition(".")[0]:
-            raise bad(kind, f"{name!r} of {known[name].__module__}", "a method or model of this library")
-        pictures = [[images.fingerprint, len(images.classes)] for images in sets]
-        depends = [kind, name, _plain("settings", settings), pictures, _machine(sets[0].device), _LIBRARY]
-        digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{kind}-{name}-{digest[:24]}.safetensors"
+    def _path(
+        self, kind: str, name: str, arguments: Sequence[Any], settings: Mapping[str, Any], ending: str = "safetensors"
+    ) -> Path:
+        """Where what `name` makes of these arguments is kept: a file called after the last part of a dotted name."""
+        given = {f"arguments[{i}]": value for i, value in enumerate(arguments)}
+        given |= {f"settings[{key!r}]": value for key, value in sorted(settings.items())}
+        contents = {key: _content(key, value) for key, value in given.items()}
+        depends = [kind, name, contents, _machine(_first_device(given.values())), _LIBRARY]
+        digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
+        return self.folder / f"{kind}-{name.rpartition('.')[2]}-{digest[:24]}.{ending}"
 
 
 def _with_one_thread(call: Callable[[], T]) -> T:
@@ -143,15 +184,71 @@ def _load(path: Path, victim: Classifier) -> History | None:
     return history
 
 
-def _plain(name: str, value: Any) -> Any:
+def _own(function: Any) -> bool:
+    """Whether `_LIBRARY` is a digest of its source too."""
+    return str(function.__module__).partition(".")[0] == __name__.partition(".")[0]
+
+
+def _on_top(function: Any) -> bool:
+    """Whether it is a function that a module of this library holds under its name: what is made inside another
+    function may depend on more than its source."""
+    if not isfunction(function) or not _own(function):
+        return False
+    return getattr(sys.modules.get(function.__module__), function.__qualname__, None) is function
+
+
+def _content(name: str, value: Any) -> list[Any]:
+    """What kind of value it is, and its content as JSON can write it."""
+    if isinstance(value, ImageSet):
+        return ["pictures", value.fingerprint, value.classes]
+    if isinstance(value, Tensor):
+        return ["tensor", _digest_of({"": value})]
+    if isinstance(value, Classifier):
+        if value.architecture not in MODELS:
+            raise bad(name, "a Classifier of an unknown architecture", "one made by build")
+        modes = [module.training for module in value.modules()]
+        about = [value.architecture, value.picture_shape, value.class_names, modes]
+        return ["model", *about, _digest_of(value.state_dict())]
+    return ["plain", _plain(name, value, f"{_PLAIN}; or an ImageSet, a tensor or a Classifier")]
+
+
+def _digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _first_device(values: Iterable[Any]) -> torch.device:
+    """Of the first that has one; else the CPU."""
+    for value in values:
+        if isinstance(value, ImageSet | Tensor | Classifier):
+            return value.mean.device if isinstance(value, Classifier) else value.device
+    return torch.device("cpu")
+
+
+_PLAIN = "a plain value: a number, string, list, mapping or None"
+
+
+def _plain(name: str, value: Any, expected: str = _PLAIN) -> Any:
     """`value` as JSON can write it: profiles hold mappings that JSON does not know."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(f"{name}[{key!r}]", inner) for key, inner in value.items()}
+        return {str(key): _plain(f"{name}[{key!r}]", inner, expected) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(name, inner) for inner in value]
+        return [_plain(name, inner, expected) for inner in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise bad(name, type(value).__name__, "a plain value: a number, string, list, mapping or None")
+    raise bad(name, type(value).__name__, expected)
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _machine(device: torch.device) -> list[Any]:
@@ -160,8 +257,7 @@ def _machine(device: torch.device) -> list[Any]:
     model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     backends: Any = torch.backends
     return [
-        torch.__version__,
-        torchvision.__version__,
+        [_version(package) for package in ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "numba")],
         torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         model[1] if model else platform.processor() or platform.machine(),
         torch.get_num_threads(),

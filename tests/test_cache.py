@@ -1,14 +1,19 @@
 """What was computed once is read again, bit for bit; what would differ never is."""
 
+import copy
+import math
 import os
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 import miue_lib as mi
 from miue_lib import cache as module
+from miue_lib import train as of_the_library
 from miue_lib.noise import Method
+from miue_lib.theory.accuracy import information_range
 
 
 @pytest.fixture
@@ -51,9 +56,8 @@ def test_a_victim_is_trained_once(tmp_path, easy, counted):
 
 def names(cache, easy, **changed):
     """The file that a victim would be kept in."""
-    given = {"kind": "victim", "known": mi.MODELS, "name": "small_resnet", "settings": {"a": {"b": 1}}} | changed
-    sets = given.pop("sets", easy)
-    return cache._path(given["kind"], given["known"], given["name"], given["settings"], *sets)
+    given = {"kind": "victim", "name": "small_resnet", "arguments": easy, "settings": {"a": {"b": 1}}} | changed
+    return cache._path(**given)
 
 
 def test_whatever_changes_the_content_changes_the_name(tmp_path, tiny, easy, monkeypatch):
@@ -68,16 +72,15 @@ def test_whatever_changes_the_content_changes_the_name(tmp_path, tiny, easy, mon
             {"kind": "noise"},
             {"settings": {"a": {"b": 2}}},
             {"settings": {"a": {"b": 1}, "c": None}},
-            {"sets": (train,)},
-            {"sets": (train, tiny)},
-            {"sets": (test, train)},
-            {"sets": (more_classes, test)},  # another head
+            {"arguments": (train,)},
+            {"arguments": (train, tiny)},
+            {"arguments": (test, train)},
+            {"arguments": (more_classes, test)},  # another head
         )
     ]
     for owner, name, value in (
         (module, "_LIBRARY", "another"),
-        (torch, "__version__", "0"),
-        (module.torchvision, "__version__", "0"),
+        (module, "_version", lambda package: "0"),
         (torch, "get_num_threads", lambda: 99),
         (torch._C, "_get_mkldnn_enabled", lambda: None),
     ):
@@ -119,8 +122,11 @@ def test_what_has_no_name_is_refused(tmp_path, tiny, call, message):
 
 def test_foreign_methods_are_refused(tmp_path, tiny, monkeypatch):
     monkeypatch.setitem(mi.METHODS, "mine", Method(lambda images, **settings: None, "mine", "free", "none", "sample"))
-    with pytest.raises(ValueError, match="noise: got 'mine' of .*, expected a method or model of this library"):
+    with pytest.raises(ValueError, match="method: got 'mine' of .*, expected a method of this library"):
         mi.Cache(tmp_path).craft("mine", tiny)
+    monkeypatch.setitem(mi.MODELS, "mine", lambda images: (torch.nn.Flatten(), 144))
+    with pytest.raises(ValueError, match="model: got 'mine' of .*, expected a model of this library"):
+        mi.Cache(tmp_path).fit("mine", tiny)
 
 
 def test_threads_may_write_the_same_file(tmp_path):
@@ -158,6 +164,196 @@ def test_profile_settings_and_progress(tmp_path, tiny):
     lines.clear()
     cache.craft("miue", tiny, progress=lines.append, **quick)
     assert not lines
+
+
+@pytest.fixture
+def calls():
+    return []
+
+
+@pytest.fixture
+def new_function(monkeypatch, calls):
+    """Functions that are the library's own for the length of a test: they count their calls and return `value`."""
+
+    def new(home=of_the_library):
+        def measure(*arguments, value=None, **settings):
+            calls.append(home)
+            return value
+
+        measure.__module__, measure.__qualname__ = home.__name__, "measure"
+        monkeypatch.setattr(home, "measure", measure, raising=False)
+        return measure
+
+    return new
+
+
+def test_a_value_is_computed_once_and_keeps_every_digit(tmp_path, new_function, calls):
+    cache, measure = mi.Cache(tmp_path / "new" / "folder"), new_function()
+    value = {"numbers": [0.1 + 0.2, 5e-324, -0.0, 2**70], "others": (None, True, "ε", np.float64(0.1)), 3: {}}
+    first, again = (cache.keep(measure, value=value) for _ in range(2))
+    assert len(calls) == 1
+    assert repr(first) == repr(again)  # == takes -0.0 for 0.0, and NumPy's numbers for Python's
+    assert repr(first["numbers"]) == repr(value["numbers"])
+    assert first == {"numbers": value["numbers"], "others": [None, True, "ε", 0.1], "3": {}}
+    (path,) = cache.folder.iterdir()
+    assert path.match("reading-measure-*.json")
+    assert cache.keep(measure, value=None) is cache.keep(measure, value=None) is None
+    assert len(calls) == 2
+
+
+def test_a_reading_is_known_by_what_the_arguments_hold(tmp_path, easy, new_function, calls):
+    train, test = easy
+    model = mi.build("small_resnet", train)
+    points = torch.linspace(0, 1, 6)
+
+    def changed(change):
+        copied = copy.deepcopy(model)
+        with torch.no_grad():
+            change(copied)
+        return copied
+
+    def with_one_more(tensor, index):
+        tensor = tensor.clone()
+        tensor[index] ^= 1  # one level of a pixel, or the label 0 instead of 1
+        return tensor
+
+    def next_number(tensor):
+        tensor.view(-1)[0] = torch.nextafter(tensor.view(-1)[0], torch.tensor(math.inf))
+        return tensor
+
+    different = [
+        (model, train),
+        (train, model),
+        (changed(lambda m: next_number(m.head.weight)), train),
+        (changed(lambda m: next_number(m.body[3].running_mean)), train),
+        (changed(lambda m: m.eval()), train),
+        (changed(lambda m: m.eval().body[3].train()), train),  # as a whole in the mode of the one before
+        (changed(lambda m: m.body[3].eval()), train),
+        (changed(lambda m: setattr(m, "class_names", ("a", "b", "c"))), train),
+        (changed(lambda m: setattr(m, "picture_shape", (1, 13, 13))), train),
+        (changed(lambda m: setattr(m, "architecture", "resnet18")), train),
+        (mi.build("small_resnet", train, seed=1), train),
+        (model, test),
+        (model, mi.ImageSet(with_one_more(train.images, (5, 0, 3, 3)), train.labels)),
+        (model, mi.ImageSet(train.images, with_one_more(train.labels, 1))),
+        (model, mi.ImageSet(train.images, train.labels, tuple("abc"))),
+        (model, train, 0),
+        (model, train, 0.0),
+        (points,),
+        (next_number(points.clone()),),
+        (points.double(),),
+        (points[:, None],),
+        (points.view(torch.int32),),
+        (points[:5],),
+        (points[:0],),
+        (points[0],),
+        (points.bfloat16(),),
+        (points.tolist(),),
+        ({"a": 0, "b": 1},),
+        ({"b": 1, "a": 0},),  # whoever goes through it sees another order
+        (),
+    ]
+    cache, measure = mi.Cache(tmp_path), new_function()
+    for arguments in different:
+        cache.keep(measure, *arguments)
+    different_settings = [{"seed": 0}, {"seed": 1}, {"seed": 1, "images": train}, {"images": test}, {"other": test}]
+    for settings in different_settings:
+        cache.keep(measure, **settings)
+    cache.keep(new_function(mi.data))
+    number = len(different) + len(different_settings) + 1
+    assert len(calls) == len(list(tmp_path.iterdir())) == number
+    again = mi.ImageSet(train.images.clone(), train.labels.clone(), name="another name")
+    cache.keep(measure, copy.deepcopy(model), again)
+    cache.keep(measure, torch.stack([points, points], 1)[:, 0])  # the same numbers, otherwise in memory
+    cache.keep(measure, images=again, seed=1)
+    assert len(calls) == number
+
+
+def test_another_machine_or_library_measures_anew(tmp_path, new_function, calls, monkeypatch):
+    cache, measure = mi.Cache(tmp_path), new_function()
+    cache.keep(measure, torch.ones(2))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+    cache.keep(measure, torch.ones(2))
+    monkeypatch.setattr(module, "_LIBRARY", "another")
+    cache.keep(measure, torch.ones(2))
+    monkeypatch.setattr(module, "_version", lambda package: "0" if package == "scikit-learn" else "1")
+    cache.keep(measure, torch.ones(2))
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c, s: c.keep(lambda: 1), "function: got '<lambda>.<locals>.<lambda>', expected a function at the top"),
+        (lambda c, s: c.keep(torch.nn.functional.relu, 1), "function: got 'relu', expected a function at the top of a"),
+        (lambda c, s: c.keep(mi.ImageSet.balanced, s, 3), "function: got 'ImageSet.balanced', expected a function"),
+        (lambda c, s: c.keep(mi.ImageSet, s.images), "function: got 'ImageSet', expected a function"),
+        (lambda c, s: c.keep(partial(mi.accuracy, s)), "function: got 'partial', expected a function"),
+        (lambda c, s: c.keep(None), "function: got 'NoneType', expected a function"),
+        (lambda c, s: c.keep(mi.accuracy, torch.nn.Linear(1, 1)), "arguments[0]: got Linear, expected a plain value"),
+        (lambda c, s: c.keep(mi.accuracy, images=print), "settings['images']: got builtin_function_or_method"),
+        (
+            lambda c, s: c.keep(mi.visibility, s, mi.craft("random", s)),
+            "arguments[1]: got Perturbation, expected a plain value: a number, string, list, mapping or None; or an Im",
+        ),
+        (
+            lambda c, s: c.keep(mi.accuracy, mi.Classifier(torch.nn.Flatten(), 144, 3, *torch.ones(2, 1)), s),
+            "arguments[0]: got a Classifier of an unknown architecture, expected one made by build",
+        ),
+        (lambda c, s: c.keep(mi.features, mi.build("small_resnet", s), s), "value of features: got Tensor, expected a"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(tmp_path, tiny, call, message):
+    with pytest.raises(ValueError) as error:
+        call(mi.Cache(tmp_path), tiny)
+    assert str(error.value).startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_function_that_its_module_does_not_hold_is_refused(tmp_path, new_function):
+    """As of one that is made inside another, its source is not all that it depends on."""
+    before, _ = new_function(), new_function()
+    with pytest.raises(ValueError, match="function: got 'measure', expected a function at the top of a module"):
+        mi.Cache(tmp_path).keep(before)
+
+
+@pytest.mark.parametrize("value", [math.nan, [1.0, {"a": -math.inf}]])
+def test_a_value_that_is_not_finite_is_refused(tmp_path, new_function, value):
+    with pytest.raises(ValueError, match="value of measure: got NaN or infinity in it, expected finite numbers"):
+        mi.Cache(tmp_path).keep(new_function(), value=value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_a_call_that_fails_nothing_is_kept(tmp_path):
+    cache = mi.Cache(tmp_path / "new")
+    with pytest.raises(ValueError, match="accuracy: got 2.0"):
+        cache.keep(information_range, 2.0, torch.ones(2) / 2)
+    assert not cache.folder.exists()
+
+
+@pytest.mark.parametrize("damaged", [b'{"value": 0.125', b"", b"\xff", b"[1]", b'{"other": 1}'])
+def test_a_reading_that_is_not_whole_is_made_again(tmp_path, new_function, calls, damaged):
+    cache, measure = mi.Cache(tmp_path), new_function()
+    cache.keep(measure, value=0.125)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(damaged)
+    assert cache.keep(measure, value=0.125) == 0.125
+    assert len(calls) == 2
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]  # mended, and nothing beside
+
+
+def test_readings_at_once(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cache, model, prior = mi.Cache(tmp_path), mi.build("small_resnet", tiny), torch.ones(4) / 4
+    todo = [partial(cache.keep, information_range, accuracy, prior) for accuracy in (0.5, 0.75)]
+    found = list(cache.at_once([*todo, partial(cache.keep, mi.accuracy, model, tiny)]))
+    assert found[:2] == [list(information_range(accuracy, prior)) for accuracy in (0.5, 0.75)]
+    assert found[2] == mi.accuracy(model, tiny)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert [call() for call in todo] == found[:2]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_file_is_no_folder(tmp_path):
