@@ -167,6 +167,15 @@ def test_one_class_has_the_distance_term_only() -> None:
     assert gradient.abs().max() == 0
 
 
+@pytest.mark.parametrize("self_pairs", [True, False])
+def test_one_class_without_others(self_pairs: bool) -> None:
+    """The sum over the other classes is empty and its logarithm −∞, which a weight of 0 takes out: not as 0 · ∞."""
+    features, labels = random_batch(9, 4, 1)
+    assert_equals_reference(features, labels, 1e-11, 0.1, 0.1, 0.0, self_pairs, True)
+    for loss in (similarity.unchecked, similarity.reference):
+        assert loss(features, labels, 0.1, 0.1, 0.5, self_pairs, True) == -math.inf
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize(("self_pairs", "others"), [(True, False), (False, False), (True, True), (False, True)])

@@ -118,7 +118,8 @@ def unchecked(
 ) -> Tensor:
     """`similarity_loss` for loops that have checked their batches: a GPU is never waited for.
 
-    Of a batch of one class, the first line of the loss is 0 and has no gradient.
+    Of a batch of one class, the first line of the loss is 0 and has no gradient. With `other_classes_only` it is −∞,
+    the logarithm of an empty sum, with the gradient of the own class's part; with ω = 0 there is no first line.
     """
     options = _Options(temperature, distance_weight, similarity_weight, self_pairs, other_classes_only)
     loss: Tensor = _Similarity.apply(features, labels, options)
@@ -142,7 +143,9 @@ def reference(
     scores = directions @ directions.T / temperature
     everyone = ~same if other_classes_only else torch.ones_like(same) if self_pairs else others
     own = same if self_pairs else same & others
-    loss = similarity_weight * (_masked_logsumexp(scores, everyone) - _masked_logsumexp(scores, own))
+    loss = torch.zeros_like(scores[:, 0])
+    if similarity_weight:  # without it the first line does not count, even where it is infinite
+        loss = similarity_weight * (_masked_logsumexp(scores, everyone) - _masked_logsumexp(scores, own))
     if distance_weight:
         distances = _distances(g, same).masked_fill(~(same & others), 0)
         loss = loss + distance_weight * torch.log1p(distances.sum(1) / g.shape[1])
