@@ -197,6 +197,18 @@ def test_draws_of_two_methods_do_not_count() -> None:
     assert rank_correlation(one_seed([1, 2, 3, 4]), one_seed([1, 2, 4, 3])).low > -1
 
 
+def test_too_many_controls_are_refused_and_not_searched_for_ever() -> None:
+    methods = 20
+    x, y, *given = map(one_seed, normal(18, methods))
+    # A draw counts with 19 different methods of 20, which (190 + 1) 20!/20^20 = 4·10⁻⁶ of draws have: of a
+    # hundred, all would take about a million rounds.
+    with pytest.raises(ValueError, match="given: got 16 quantities with 20 methods, expected fewer, or more methods"):
+        rank_correlation(x, y, given=given, resamples=100)
+    # With 7 of 8, one draw in 14 counts. It is rare, and found.
+    x, y, *given = map(one_seed, normal(6, 8))
+    assert rank_correlation(x, y, given=given, resamples=100).methods == 8
+
+
 def test_a_side_that_hardly_varies_leaves_enough_draws_or_is_refused() -> None:
     # One method of eight stands out. It is missing from (7/8)^8 = 34 % of draws: they are dropped.
     one, other = np.eye(8)[:2]

@@ -79,8 +79,15 @@ def test_identical_features_read_exactly_0(classifier: str) -> None:
 
 def test_independent_copies_of_one_distribution_read_as_chance() -> None:
     n = 1000
-    found = proxy_a_distance(normal(n, 10), normal(n, 10, seed=1))
-    assert abs(found) < 3 * 2 / math.sqrt(2 * n)
+    assert abs(proxy_a_distance(normal(n, 10), normal(n, 10, seed=1))) < 3 * 2 / math.sqrt(n)
+
+
+def test_the_standard_error_at_chance_is_as_stated() -> None:
+    n, draws = 60, 100
+    found = [proxy_a_distance(normal(n, 3, seed=2 * s), normal(n, 3, seed=2 * s + 1), seed=s) for s in range(draws)]
+    slack = 3 / math.sqrt(2 * draws)  # the relative standard error of a standard deviation, three times
+    assert 2 / math.sqrt(2 * n) * (1 - slack) < np.std(found) < 2 / math.sqrt(n) * (1 + slack)
+    assert abs(np.mean(found)) < 3 * 2 / math.sqrt(n * draws)
 
 
 def test_a_linear_classifier_comes_near_the_best_rule() -> None:
@@ -106,19 +113,19 @@ def test_a_network_sees_a_change_of_width_that_a_line_does_not() -> None:
     # A line's threshold is the middle of the two means, off by half of √((1 + w²)/n) (one standard error). Beside 0
     # the distribution functions differ by φ(0)(1 − 1/w) a unit, and the distance is twice that difference.
     off = 2 * 0.4 * (1 - 1 / width) * 0.5 * math.sqrt((1 + width**2) / n)
-    assert abs(proxy_a_distance(clean, poisoned)) < 3 * math.hypot(off, 2 / math.sqrt(2 * n))
+    assert abs(proxy_a_distance(clean, poisoned)) < 3 * math.hypot(off, 2 / math.sqrt(n))
 
 
 def test_copies_of_a_picture_are_not_recognised() -> None:
-    n = 200
+    n = 400
     clean = normal(n, 2 * n)
     poisoned = clean + 0.3 * normal(n, 2 * n, seed=1)
     rows, which = torch.cat((clean, poisoned)).numpy(), np.repeat((0, 1), n)
     held_out = np.random.default_rng(0).random(2 * n) < 0.5
     model = LogisticRegression(C=10 / (2 * n)).fit(rows[~held_out], which[~held_out])
     assert 2 * (2 * model.score(rows[held_out], which[held_out]) - 1) < -0.5  # what a split of rows reads
-    # The noise makes a copy longer but moves it in no direction of its own, so this is chance; 2/√n is the largest
-    # standard error there.
+    # The noise makes a copy longer but moves it in no direction of its own, so this is chance; copies are answered
+    # alike at least as often as if they were independent, and the standard error is 2/√n at most.
     assert abs(proxy_a_distance(clean, poisoned)) < 3 * 2 / math.sqrt(n)
 
 

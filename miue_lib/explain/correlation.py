@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .._errors import bad, check_count, check_number
 
 Floats = NDArray[np.float64]
+_ROUNDS = 1000  # of drawing again what holds too few methods
 Values = Mapping[str, Sequence[float]]  # method → one number a seed
 
 
@@ -39,7 +40,8 @@ class Correlation:
 class Place:
     """How a quantity did in a `race`.
 
-    correlation: with the target. best: the share of resamples in which its |ρ| was the largest; ties are shared evenly.
+    correlation: with the target. best: the share of resamples in which its |ρ| was the largest; ties are shared evenly,
+        and quantities that are much alike share what one of them alone would have.
     """
 
     correlation: Correlation
@@ -130,8 +132,12 @@ def _resampled(named: Mapping[str, Values], resamples: int, seed: int, controls:
     table, counts = _table(named, fewest=4 + controls)
     methods, seeds = table.shape[1], np.arange(table.shape[2])
     drawn = generator.integers(methods, size=(resamples, methods))
-    while len(few := np.flatnonzero(_distinct(drawn) < 3 + controls)):
+    for _ in range(_ROUNDS):
+        if not len(few := np.flatnonzero(_distinct(drawn) < 3 + controls)):
+            break
         drawn[few] = generator.integers(methods, size=(len(few), methods))
+    else:
+        raise bad("given", f"{controls} quantities with {methods} methods", "fewer, or more methods")
     limits = counts[drawn][..., None]
     picked = (generator.random((*drawn.shape, len(seeds))) * limits).astype(np.int64)
     weights = seeds < limits

@@ -75,8 +75,11 @@ def proxy_a_distance(clean: Tensor, poisoned: Tensor, *, classifier: str = "line
 
     Copies that are answered alike add exactly ½ to the mean error, one being right and one wrong: so identical features
     read 0, whatever the classifier. Copies that are answered differently add 0 or 1, at chance equally often. If a
-    share q of the pictures is answered so, the error has the variance q/(4N), and the distance the standard error
-    2√(q/N): 2/√(2N) for answers that are independent (q = ½), less for copies that are much alike, never above 2/√N.
+    share q of the pictures is answered so, the error on a half, of N/2, has the variance q/(2N), and the distance the
+    standard error 2√(2q/N): 2/√N for answers that are independent (q = ½), less for copies that are much alike. The
+    mean over both halves has at most that. It would have 1/√2 of it if they erred independently of each other; but
+    where the halves happen to agree, both classifiers gain. (Linear, 200 pictures of 5 features, answers independent:
+    0.123 over 400 draws, between 0.100 and 0.141.)
 
     Raises `ValueError` for shapes that differ and fewer than 20 pictures.
     """

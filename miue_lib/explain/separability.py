@@ -25,10 +25,11 @@ def linear_separability(noise: Perturbation | Tensor, labels: Tensor, *, seed: i
     at random into halves; a multinomial logistic regression is fitted to one half and tested on the other, and the
     other way round, so that each picture is tested once. The result is the share that is right.
 
-    Chance is the share of the largest class, 1/K for even ones. Noise that was published is better compared with
-    random noise of the same size: clipping to [0, 255] cuts off what would leave the range, so the published noise
-    carries traces of the picture, and they tell classes. (Random noise of 8/255 on 4,000 pictures of
-    Fashion-MNIST, where most of the background is 0: 0.54 when published, 0.10 before it is clipped.)
+    Chance is the share a of the largest class, 1/K for even ones, give or take up to √(2a(1 − a)/N), the standard error
+    on one half: the halves may err together, because where they happen to agree, both models gain. Noise that was
+    published is better compared with random noise of the same size: clipping to [0, 255] cuts off what would leave the
+    range, so the published noise carries traces of the picture, and they tell classes. (Random noise of 8/255 on 4,000
+    pictures of Fashion-MNIST, where most of the background is 0: 0.54 when published, 0.10 before it is clipped.)
 
     Each pixel is scaled to variance 1, and weights have a Gaussian prior of variance 10/d for d pixels, so that logits
     have one of about 10 whatever d. Raises `ValueError` if fewer than two classes have two pictures.
