@@ -61,6 +61,15 @@ def test_curves_show_means_over_runs() -> None:
     assert left.get_xlabel() == "epoch"
 
 
+def test_panels_without_a_common_label_have_axes_of_their_own() -> None:
+    panels = {"accuracy": {"x": [[0.0, 1.0]]}, "MI (nats)": {"x": [[5.0, 9.0]]}}
+    left, right = plots.curves(panels, xlabel="epoch").figure.axes
+    assert left.get_ylim() != right.get_ylim()
+    assert left.get_ylabel() == right.get_ylabel() == ""
+    shared = plots.curves(panels, xlabel="epoch", ylabel="y").axes
+    assert shared[0].get_ylim() == shared[1].get_ylim()
+
+
 def test_one_legend_beside_the_panels_serves_them_all() -> None:
     names = [f"line {i}" for i in range(9)]  # more than there are colours
     panels = {"one": {name: [[0.0, 1.0]] for name in names}, "two": {names[4]: [[1.0, 0.0]]}}

@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from .._errors import bad
 from .seeds import Seeds, over_seeds
@@ -141,17 +142,21 @@ def _group_legend(figure: Figure, looks: Mapping[str, Any], groups: Mapping[str,
     figure.legend(swatches.values(), swatches.keys(), loc="outside right upper")
 
 
-def curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], *, xlabel: str, ylabel: str) -> Figure:
-    """Panels that share an axis; in each, one line a name (the mean over runs) with a band of one standard deviation.
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], *, xlabel: str, ylabel: str | None = None
+) -> Figure:
+    """Panels; in each, one line a name (the mean over runs) with a band of one standard deviation.
 
     panels: title → name → one sequence of numbers a run, all of one length. A name looks the same in every panel, and
-    one legend beside them serves all.
+    one legend beside them serves all. ylabel: of the y axis that they share; without one each panel has its own, which
+    its title names.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     looks = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
     look: dict[str, Any] = dict(zip(names, looks(), strict=False))
     with plt.rc_context(STYLE):
-        figure, row = plt.subplots(1, len(panels), figsize=(1.6 + 3.4 * len(panels), 3.2), sharey=True, squeeze=False)
+        size = (1.6 + min(3.4, 8.4 / len(panels)) * len(panels), 3.2)
+        figure, row = plt.subplots(1, len(panels), figsize=size, sharey=ylabel is not None, squeeze=False)
         drawn = {}
         for axes, (title, lines) in zip(row[0], panels.items(), strict=True):
             for name, runs in lines.items():
@@ -170,7 +175,8 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], *, xla
                     )
             axes.set_title(title)
             axes.set_xlabel(xlabel)
-        row[0][0].set_ylabel(ylabel)
+        if ylabel is not None:
+            row[0][0].set_ylabel(ylabel)
         figure.legend(drawn.values(), drawn.keys(), loc="outside right upper")
         plt.close(figure)
     return figure
@@ -202,6 +208,7 @@ def gaps(
         for place, (axes, title) in enumerate(zip(grid.flat, panels, strict=False)):
             for name, (x, y) in points[title].items():
                 axes.errorbar(x.mean, y.mean, y.deviation, x.deviation, capsize=2, elinewidth=1, **looks[name])
+            axes.xaxis.set_major_locator(MaxNLocator(5))  # long numbers would run into each other
             axes.set_title(title, pad=18 if lines else 6)
             if title in lines:
                 axes.annotate(lines[title], (0.5, 1), (0, 5), xycoords="axes fraction", ha="center", fontsize=9, **AWAY)
@@ -285,7 +292,7 @@ def intervals(
     _check_intervals(rows)
     below = dict(zip(groups, (np.arange(len(groups)) - (len(groups) - 1) / 2) * 0.7 / len(groups), strict=True))
     several = len(groups) > 1
-    size = (6.4 + 1.6 * several, 0.8 + len(rows) * (0.16 + 0.17 * len(groups)))
+    size = (6.4 + 1.6 * several, 0.8 + len(rows) * (0.14 + 0.13 * len(groups)))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=size)
         if zero:
