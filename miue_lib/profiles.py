@@ -17,7 +17,8 @@ class Profile:
 
     data: for `load`. model: for `build`; victims and surrogates alike. victim: settings for `fit`. seeds: how many
     victims. noise: method → settings for `craft`. few: training pictures, for `ImageSet.balanced`, of the chapters that
-    measure what was crafted rather than craft.
+    measure what was crafted rather than craft. many: MI-UE's settings that change where it is crafted many times over,
+    with this and that taken away. depths: the paper's victims by depth, name → for `build`.
     """
 
     name: str
@@ -27,10 +28,17 @@ class Profile:
     few: int
     victim: Mapping[str, Any]
     noise: Mapping[str, Mapping[str, Any]]
+    many: Mapping[str, Any]
+    depths: Mapping[str, str]
 
 
 def _frozen(**settings: Any) -> Mapping[str, Any]:
     return MappingProxyType(settings)
+
+
+def _by_depth(*, vgg11: str, resnet18: str) -> Mapping[str, str]:
+    names = {"Linear": "linear", "2-NN": "2nn", "3-NN": "3nn", "LeNet-5": "lenet5"}
+    return MappingProxyType(names | {"VGG-11": vgg11, "ResNet-18": resnet18})
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -123,6 +131,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                     crop=2,
                 ),
             ),
+            many=_frozen(epochs=6),
+            depths=_by_depth(vgg11="small_vgg11", resnet18="small_resnet18"),
         ),
         # The paper's settings: CIFAR-10, ResNet-18, 100 epochs.
         "gpu": Profile(
@@ -133,6 +143,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             few=50_000,
             victim=_frozen(epochs=100, schedule="cosine", weight_decay=1e-4, crop=4),
             noise=_frozen(**{name: _frozen() for name in METHODS}),
+            many=_frozen(),
+            depths=_by_depth(vgg11="vgg11", resnet18="resnet18"),
         ),
     }
 )

@@ -4,6 +4,7 @@ import inspect
 from dataclasses import fields
 
 import pytest
+from torch import nn
 
 import miue_lib as mi
 from miue_lib.data import DATASETS
@@ -26,6 +27,35 @@ def test_every_setting_exists(name: str) -> None:
         if "execution" in everything:  # run by the engine
             loop = Loop(**{f.name: everything[f.name] for f in fields(Loop) if f.name in everything})
             assert loop.surrogate == profile.model
+
+
+@pytest.mark.parametrize("name", list(mi.PROFILES))
+def test_many_changes_miue_into_what_it_accepts(name: str) -> None:
+    profile = mi.profile(name)
+    accepted = inspect.signature(mi.METHODS["miue"].run).parameters
+    assert set(profile.many) <= set(accepted) - {"seed", "progress", "epsilon"}
+    settings = {key: parameter.default for key, parameter in accepted.items()}
+    once, many = (
+        Loop(**{f.name: given[f.name] for f in fields(Loop) if f.name in given})
+        for given in (
+            settings | dict(profile.noise["miue"]),
+            settings | dict(profile.noise["miue"]) | dict(profile.many),
+        )
+    )
+    assert many.surrogate == profile.model
+    assert many.epochs <= once.epochs, "what is crafted many times over costs no more each time"
+
+
+@pytest.mark.parametrize("name", list(mi.PROFILES))
+def test_depths_are_the_papers_victims_by_depth(name: str, tiny: mi.ImageSet) -> None:
+    depths = mi.profile(name).depths
+    assert list(depths) == ["Linear", "2-NN", "3-NN", "LeNet-5", "VGG-11", "ResNet-18"]
+    assert set(depths.values()) <= set(mi.MODELS)
+    layers = [
+        sum(isinstance(module, nn.Conv2d | nn.Linear) for module in mi.build(model, tiny).modules())
+        for model in depths.values()
+    ]
+    assert layers == sorted(set(layers)), "each has more layers than the one before"
 
 
 def test_an_unknown_profile_is_refused() -> None:
