@@ -326,7 +326,8 @@ plots.show(
 # And mutual information? On the same victims the sliced mutual information of the four kinds differs by about as much
 # as that of victims of one kind. Here the shift separates the spoilt victims from the others, and the mutual
 # information does not. Twelve victims of four kinds are four independent cases at best, of one small network, so this
-# is an observation and no verdict; a verdict needs many methods. No GPU result recorded yet.
+# is an observation and no verdict. [Does MI explain unlearnability?](does_mi_explain.ipynb) asks fourteen methods. No
+# GPU result recorded yet.
 #
 # **Remember:** in our runs a victim's loss goes with how far clean and poisoned features can be told apart. The bound
 # explains that such a shift *may* harm, not that it must.

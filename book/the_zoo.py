@@ -406,11 +406,7 @@ for name, method in mi.METHODS.items():
 
 
 # %% tags=["hide-input"]
-def table(rows, columns):
-    """`columns` of rows that are named by their method."""
-    return plots.table(rows, {"method": lambda r: r["method"]} | columns)
-
-
+named = {"method": lambda r: r["method"]}
 columns = {
     "kind": lambda r: r["kind"],
     "seconds": lambda r: f"{r['seconds']:.1f}",
@@ -427,14 +423,14 @@ columns = {
 rows.sort(key=lambda row: row["accuracy"])
 bounded = [row for row in rows if row["norm"] == "L∞"]
 print(f"clean: {clean:.3f} ± {np.std(accuracy['clean'], ddof=1):.3f}, highest {np.mean(highest['clean']):.3f}")
-table(bounded, columns)
+plots.table(bounded, named | columns)
 
 # %% [markdown]
 # These rows share a budget, $\varepsilon = 8/255$ for every pixel; not the energy within it, as $\ell_2$ and PSNR show.
 # The next table's rows have budgets of other kinds: each stands beside its own visibility and is ranked with nothing.
 
 # %%
-table([row for row in rows if row["norm"] != "L∞"], {"norm": lambda r: r["norm"]} | columns)
+plots.table([row for row in rows if row["norm"] != "L∞"], named | {"norm": lambda r: r["norm"]} | columns)
 
 # %% [markdown]
 # The same as a figure, with a dot for each seed.
@@ -481,9 +477,10 @@ def common(noise):
 for row in bounded:
     row["common"] = np.mean([common(noises[row["name"], k]) for k in range(run.seeds)])
     row["fall"] = row["highest"] - row["accuracy"]
-table(
+plots.table(
     bounded,
-    {
+    named
+    | {
         "common to a class": lambda r: f"{r['common']:.2f}",
         "separable": lambda r: f"{r['separable']:.2f}",
         "accuracy": lambda r: f"{r['accuracy']:.3f} ± {r['sd']:.3f}",
