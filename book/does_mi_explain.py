@@ -655,27 +655,6 @@ if profile == "cpu":
 # **Remember:** MI ranks methods well, and no better than a quantity that is cheaper. Rankings of a dozen methods do not
 # separate explanations.
 #
-# # %% [markdown]
-# Over all methods two quantities stand out: the A-distance, how well a line tells clean features from published ones,
-# and MI, by histogram, KDE or KSG. With the A-distance held fixed, little is left of MI's rank correlation, and its
-# interval holds zero; with MI held fixed, the A-distance keeps most of its own. So what MI knows about the order of the
-# methods, the A-distance mostly knows too, and not the reverse. The separability of $\delta$, the reviewers' rival,
-# comes behind both: noise of OPS and of clipped random noise is separable as well, and does nothing.
-#
-# Among effective methods alone the field closes up. Intervals overlap, and no quantity is first in even half of the
-# draws. Ten methods can't decide this race, and the published table, with eight, could not either. Two results go
-# against what their authors expect. *Linearity* ranks well with the wrong sign: the worse the harm, the *less* linear
-# the victim near what it was trained on. And narrower classes go, if anything, with less harm.
-#
-# From seed to seed of one method, finally, MI says nothing of accuracy here. An explanation should.
-#
-# Before you take the A-distance for the explanation: it is 0 for clean data by construction, and random noise, which
-# harms nobody, reads almost half of what EM does. [Shift and generalisation](shift_and_generalisation.ipynb) says why:
-# a shift that is seen may harm, and need not.
-#
-# **Remember:** MI ranks methods well, and no better than a quantity that is cheaper. Rankings of a dozen methods do not
-# separate explanations.
-#
 # ## What happens if one changes and the other should follow?
 #
 # A cause can be told from a companion by moving it. Each of these interventions comes with a prediction: *if low MI is
