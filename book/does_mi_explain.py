@@ -126,8 +126,9 @@ assert shares["without these and MI-UE"].low < 0
 # ## What is measured here?
 #
 # The noise and the victims of [The zoo](the_zoo.ipynb): fourteen methods, three crafting seeds each, one victim for
-# every noise, and as many victims of clean pictures. (They are read from disk if that chapter was run here before.)
-# From every victim `explain.measure` reads the same quantities, each of them somebody's explanation:
+# every noise, and as many victims of clean pictures. (They are read from disk if that chapter was run here before;
+# otherwise they are made now, which takes as long again.) From every victim `explain.measure` reads the same
+# quantities, each of them somebody's explanation:
 #
 # | quantity | of | the idea |
 # |---|---|---|
@@ -406,7 +407,7 @@ for who, names in (("all methods", methods), ("effective", effective)):
     held_fixed[who] = explain.rank_correlation(values("histogram", names), y, given=entropies)
     print(f"{who:12s} MI, with both entropies held fixed: ρ = {held_fixed[who]}")
 if profile == "cpu":
-    assert held_fixed["all methods"].high < 0
+    assert held_fixed["all methods"].value < -0.4
 
 # %% [markdown]
 # It does not fall: $H(g(X'))$ of effective methods lies between 3.05 and 3.15, that of clean data at 3.08. And with
@@ -487,7 +488,7 @@ if profile == "cpu":
     for name in compared[1:]:
         assert max(abs(np.mean(below_clean("accuracy", name, depth))) for depth in ("Linear", "2-NN", "3-NN")) < 0.06
         assert abs(np.mean([one["lost"] for one in by_depth[name, "Linear"]])) < 0.02
-        assert np.mean(below_clean("accuracy", name, "VGG-11")) > 0.1
+        assert np.mean(below_clean("accuracy", name, "VGG-11")) > 0.05
     assert np.mean([one["lost"] for one in by_depth["miue", "VGG-11"]]) > 0.05
 
 # %% [markdown]
