@@ -269,8 +269,8 @@ def accuracy(model: nn.Module, images: ImageSet) -> float:
     check_model(model, images)
     hits = torch.zeros((), dtype=torch.int64, device=images.device)
     with evaluating(model), autocast(images.device):
-        for part in _parts(images):
-            hits += (model(_channels_last(images, part)).argmax(1) == images.labels[part]).sum()
+        for pictures, labels in batches(images):
+            hits += (model(pictures).argmax(1) == labels).sum()
     return int(hits) / len(images)
 
 
@@ -283,15 +283,14 @@ def features(model: nn.Module, images: ImageSet) -> Tensor:
     check_model(model, images)
     extractor: Any = model
     with evaluating(model), repeatable(tf32=False):
-        return torch.cat([extractor.features(_channels_last(images, part)).float() for part in _parts(images)])
+        return torch.cat([extractor.features(pictures).float() for pictures, _ in batches(images)])
 
 
-def _parts(images: ImageSet) -> list[slice]:
-    return [slice(start, start + _TEST_BATCH) for start in range(0, len(images), _TEST_BATCH)]
-
-
-def _channels_last(images: ImageSet, part: slice) -> Tensor:
-    return images.floats(part).contiguous(memory_format=torch.channels_last)
+def batches(images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    """All pictures in order, in [0, 1], channels last, with their labels: `(n, C, H, W)` and `(n,)`, n at most 512."""
+    for start in range(0, len(images), _TEST_BATCH):
+        part = slice(start, start + _TEST_BATCH)
+        yield images.floats(part).contiguous(memory_format=torch.channels_last), images.labels[part]
 
 
 def check_model(model: nn.Module, images: ImageSet, device: torch.device | None = None) -> None:

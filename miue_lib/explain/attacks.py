@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,7 @@ from torch.autograd import forward_ad
 from .._errors import bad, check_count, check_number
 from ..attack import Attack
 from ..data import ImageSet
-from ..train import autocast, check_model, evaluating, repeatable
-
-_BATCH = 512
+from ..train import autocast, batches, check_model, evaluating, repeatable
 
 
 def robust_accuracy(
@@ -43,7 +41,7 @@ def robust_accuracy(
     generator = torch.Generator(images.device).manual_seed(check_count("seed", seed, 0))
     held = torch.zeros((), dtype=torch.int64, device=images.device)
     with evaluating(model), repeatable():
-        for pictures, labels in _batches(images):
+        for pictures, labels in batches(images):
             with torch.enable_grad():
                 moved = attack(model, pictures, labels, generator)
             with autocast(images.device):
@@ -81,7 +79,7 @@ def local_linearity(model: nn.Module, images: ImageSet, *, radius: float, seed: 
 
     missed = changed = torch.zeros((), dtype=torch.float64, device=images.device)
     with evaluating(model), repeatable(tf32=False):
-        for pictures, _ in _batches(images):
+        for pictures, _ in batches(images):
             up = torch.randint(2, pictures.shape, generator=generator, device=pictures.device)
             corner = radius * (2.0 * up - 1).contiguous(memory_format=torch.channels_last)
             here, predicted = _with_derivative(centred, pictures, corner)
@@ -99,10 +97,3 @@ def _with_derivative(f: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor
         warnings.filterwarnings("ignore", "`torch.jit.script`")  # which torch itself calls the first time, deprecated
         value, derivative = forward_ad.unpack_dual(f(forward_ad.make_dual(x, direction)))  # type: ignore[no-untyped-call]
     return value, torch.zeros_like(value) if derivative is None else derivative
-
-
-def _batches(images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pictures in [0, 1] `(n, C, H, W)` and their labels, n at most 512, in order."""
-    for start in range(0, len(images), _BATCH):
-        part = slice(start, start + _BATCH)
-        yield images.floats(part).contiguous(memory_format=torch.channels_last), images.labels[part]
