@@ -98,7 +98,7 @@ paper = {  # accuracy in per cent, MI in nats
     "TUE": (11.25, 0.6094),
     "MI-UE": (9.95, 0.4969),
 }
-shares = {}
+printed = {}
 for rows, without in {
     "all ten rows": (),
     "without clean and random": ("clean", "random"),
@@ -106,10 +106,10 @@ for rows, without in {
 }.items():
     names = [name for name in paper if name not in without]
     accuracy_gap, mi_gap = ({name: [paper["clean"][i] - paper[name][i]] for name in names} for i in (0, 1))
-    shares[rows] = explain.rank_correlation(mi_gap, accuracy_gap)
-    print(f"{rows:26s} ({len(names):2d}): ρ = {shares[rows]}")
-assert [round(rho.value, 2) for rho in shares.values()] == [0.79, 0.60, 0.39]
-assert shares["without these and MI-UE"].low < 0
+    printed[rows] = explain.rank_correlation(mi_gap, accuracy_gap)
+    print(f"{rows:26s} ({len(names):2d}): ρ = {printed[rows]}")
+assert [round(rho.value, 2) for rho in printed.values()] == [0.79, 0.60, 0.39]
+assert printed["without these and MI-UE"].low < 0
 
 # %% [markdown]
 # Two of the ten rows, clean and random, are not unlearnable at all. They only show that noise that works differs from
@@ -172,9 +172,16 @@ def trained(name, k, *, crafted_with=None, trained_with=None, model=run.model):
     return victim, published, history.test_accuracy
 
 
-def reading(name, k, measured=(), **changes):
+def measured(victim, published, k, **settings):
+    """What `explain.measure` reads, and what the noise made the victim lose (explained below)."""
+    found = cache.keep(explain.measure, victim, train, published, test, seed=seed + 1 + k, **settings)
+    lost = found["histogram own"] - found["histogram"]
+    return found | {"lost": lost, "share lost": lost / found["histogram own"]}
+
+
+def reading(name, k, **changes):
     victim, published, _ = trained(name, k, **changes)
-    return cache.keep(explain.measure, victim, train, published, test, seed=seed + 1 + k, **dict(measured))
+    return measured(victim, published, k)
 
 
 def for_all_seeds(function, cases):
@@ -226,10 +233,6 @@ def interval(differences):
     return f"{middle:+.3f} [{middle - half:+.3f}, {middle + half:+.3f}]".replace("-", "−")
 
 
-for rows_of in readings.values():
-    for one in rows_of:
-        one["lost"] = one["histogram own"] - one["histogram"]  # explained below
-        one["share lost"] = one["lost"] / one["histogram own"]
 methods = list(mi.METHODS)
 effective = [name for name in methods if np.mean(gap("accuracy", [name])[name]) > 0.15]
 order = sorted(readings, key=lambda name: -mean("accuracy", name))
@@ -328,7 +331,6 @@ if profile == "cpu":
 # are projected on different directions, so the MI of $g(X)$ with itself is no upper bound.)
 
 # %% tags=["hide-input"]
-shares = {title[m]: values("share lost", [m])[m] for m in order}
 kind = {m: "clean" if m == "clean" else "effective" if m in effective else "not effective" for m in order}
 figure = plots.by_method(
     {
@@ -343,13 +345,18 @@ plots.show(
     "the least: NTGA has the largest gap and loses little, MI-UE has a small gap and is among those that lose most",
 )
 
+# %% tags=["hide-input"]
+columns = {
+    "method": lambda m: title[m],
+    "MI gap": lambda m: plots.mean_sd(gap("histogram", [m])[m]),
+    "own MI": lambda m: plots.mean_sd(values("histogram own", [m])[m]),
+    "lost (nats)": lambda m: interval(values("lost", [m])[m]),
+    "share of own MI": lambda m: interval(values("share lost", [m])[m]),
+    "lost by KSG": lambda m: plots.mean_sd(np.subtract(values("ksg own", [m])[m], values("ksg", [m])[m])),
+}
+plots.table(order, columns)
+
 # %%
-print(
-    "effective or not, MI lost by the noise as a share of the victim's own (mean and 95 per cent interval over seeds)"
-)
-for m in order:
-    print(f"  {title[m]:8s} own {mean('histogram own', m):.3f}, lost {interval(values('lost', [m])[m])} nats,", end=" ")
-    print(f"share {interval(shares[title[m]])}; by KSG {mean('ksg own', m) - mean('ksg', m):+.3f} nats")
 for who, names in (("all methods", methods), ("effective", effective)):
     for q in ("histogram", "histogram own", "share lost"):
         rank = explain.rank_correlation(values(q, names), gap("accuracy", names))
@@ -478,10 +485,12 @@ plots.table(
 # %%
 deeper = {}
 for quantity, per_cell in {"accuracy gap": "accuracy", "MI gap": "value", "MI lost": "lost"}.items():
-    gaps = {cell: below_clean(per_cell, *cell) for cell in cells}
-    if quantity == "MI lost":
-        gaps = {cell: [one["lost"] for one in by_depth[cell]] for cell in cells}
-    steps = [np.subtract(gaps[name, "VGG-11"], gaps[name, "3-NN"]) for name in compared[1:]]
+    # Nothing is lost of clean data, so that what is lost lies as far above clean as it is large.
+    sign = -1 if quantity == "MI lost" else 1
+    steps = [
+        sign * np.subtract(below_clean(per_cell, name, "VGG-11"), below_clean(per_cell, name, "3-NN"))
+        for name in compared[1:]
+    ]
     deeper[quantity] = interval(np.mean(steps, 0))
     print(f"{quantity} in VGG-11 less that in 3-NN, mean over the three methods: {deeper[quantity]}")
 if profile == "cpu":
@@ -686,12 +695,10 @@ def varied(k, permuted=False, **changes):
     noise = cache.craft("miue", own, epsilon=8 / 255, seed=seed + k, **settings)
     published = replace(own.with_(noise), labels=train.labels)
     victim, _ = cache.fit(run.model, published, test=test, seed=seed + 1 + k, **run.victim)
-    found = cache.keep(explain.measure, victim, train, published, test, seed=seed + 1 + k, **fewer)
-    energy = float((noise.levels.float() / 255).flatten(1).norm(dim=1).mean())
-    return found | {"L2 of δ": energy, "lost": found["histogram own"] - found["histogram"]}
+    length = float((noise.levels.float() / 255).flatten(1).norm(dim=1).mean())
+    return measured(victim, published, k, estimators=["histogram"]) | {"L2 of δ": length}
 
 
-fewer = {"estimators": ["histogram"]}
 variants = {
     "MI-UE's loss": {},
     "with permuted labels": {"permuted": True},
@@ -764,17 +771,20 @@ if profile == "cpu":
 
 # %%
 plain = {"crop": 0, "flip": False}
-fewer = {"estimators": ["histogram", "ksg"]}
 cases = {
     "clean data, plain victims": {"name": "clean", "trained_with": plain},
     "one pixel, plain victims": {"name": "ops", "trained_with": plain},
     "eight pixels": {"name": "ops", "crafted_with": {"pixels": 8}},
 }
-pixels = for_all_seeds(reading, {case: given | {"measured": fewer} for case, given in cases.items()})
-for rows_of in pixels.values():
-    for one in rows_of:
-        one["lost"], one["lost, KSG"] = one["histogram own"] - one["histogram"], one["ksg own"] - one["ksg"]
-pixels = {"clean data": readings["clean"]} | pixels
+
+
+def pixelled(name, k, **changes):
+    victim, published, _ = trained(name, k, **changes)
+    found = measured(victim, published, k, estimators=["histogram", "ksg"])
+    return found | {"lost, KSG": found["ksg own"] - found["ksg"]}
+
+
+pixels = {"clean data": readings["clean"]} | for_all_seeds(pixelled, cases)
 
 # %% tags=["hide-input"]
 cases_table(pixels, {name: q for name, q in parts.items() if q != "L2 of δ"} | {"lost, KSG": "lost, KSG"})
