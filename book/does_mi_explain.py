@@ -291,7 +291,7 @@ print()
 for who, names in (("clean and all methods", order), ("effective methods", effective)):
     agreed = explain.agreement({shown: values(name, names) for shown, name in estimators.items()})
     print(f"estimators among each other, {who}:")
-    print("  " + "; ".join(f"{a} and {b} {rank}" for (a, b), rank in agreed.items()))
+    print("\n".join(f"  {a} and {b} {rank}" for (a, b), rank in agreed.items()))
     if names is order:
         assert min(rank.value for rank in agreed.values()) >= 0.7
 for name in estimators.values():
@@ -322,13 +322,13 @@ if profile == "cpu":
 # for its own reference, and call it its *own MI*, $\mathrm{SI}(g(X); g(X))$, of the features of clean pictures with
 # themselves, by the same slices. Then
 #
-# $$\underbrace{\mathrm{SI}(g_0(X); g_0(X)) - \mathrm{SI}(g(X); g(X'))}_{\text{MI gap}} =
-# \underbrace{\mathrm{SI}(g_0(X); g_0(X)) - \mathrm{SI}(g(X); g(X))}_{\text{change of own MI}} +
-# \underbrace{\mathrm{SI}(g(X); g(X)) - \mathrm{SI}(g(X); g(X'))}_{\text{lost by the noise}},$$
+# $$\underbrace{S_0 - S'}_{\text{MI gap}} = \underbrace{S_0 - S}_{\text{change of own MI}} +
+# \underbrace{S - S'}_{\text{lost by the noise}},$$
 #
-# with $g_0$ of a victim of clean pictures. Only the last part is about what published pictures still tell of clean
-# ones. The parts have signs: one can be larger than the gap. (What is lost can even be slightly negative. The two sides
-# are projected on different directions, so the MI of $g(X)$ with itself is no upper bound.)
+# with $S' = \mathrm{SI}(g(X); g(X'))$ the victim's MI, $S$ its own MI, and $S_0$ the own MI of a victim of clean
+# pictures. Only the last part is about what published pictures still tell of clean ones. The parts have signs: one can
+# be larger than the gap. (What is lost can even be slightly negative. The two sides are projected on different
+# directions, so the MI of $g(X)$ with itself is no upper bound.)
 
 # %% tags=["hide-input"]
 kind = {m: "clean" if m == "clean" else "effective" if m in effective else "not effective" for m in order}
