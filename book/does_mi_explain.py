@@ -715,13 +715,13 @@ assert neither.levels.count_nonzero() == 0
 parts = {
     "accuracy": "accuracy",
     "MI": "histogram",
-    "its stderr": "histogram stderr",
-    "shuffled": "histogram baseline",
     "own MI": "histogram own",
     "lost": "lost",
     "A-distance": "A-distance",
     "trace": "trace",
     "refit": "refit",
+    "stderr of MI": "histogram stderr",
+    "shuffled": "histogram baseline",
     "L2 of δ": "L2 of δ",
 }
 
@@ -736,14 +736,11 @@ cases_table(changed, parts)
 # %%
 for name in variants:
     below = less(changed, name, "clean data")
-    print(
-        f"{name:21s} accuracy below clean by {interval(below['accuracy'])}, MI by {interval(below['histogram'])},",
-        end=" ",
-    )
-    print(f"lost {interval([one['lost'] for one in changed[name]])}")
+    print(f"{name}: accuracy below clean by {interval(below['accuracy'])},")
+    print(f"    MI by {interval(below['histogram'])}, lost {interval([one['lost'] for one in changed[name]])}")
 terms = less(changed, "similarity term only", "distance term only")
-print(f"similarity term only, below distance term only: accuracy by {interval(terms['accuracy'])},", end=" ")
-print(f"MI by {interval(terms['histogram'])}, lost by {interval(terms['lost'])}")
+print(f"similarity term only, below distance term only: accuracy by {interval(terms['accuracy'])},")
+print(f"    MI by {interval(terms['histogram'])}, lost by {interval(terms['lost'])}")
 if profile == "cpu":
     assert np.mean(less(changed, "with permuted labels", "clean data")["accuracy"]) < 0.06
     assert np.mean([one["lost"] for one in changed["with permuted labels"]]) < 0.04

@@ -383,12 +383,13 @@ assert moved[2] < same[2] - 0.05
 
 # %% [markdown]
 # *Loss of mutual information without shift.* Give each picture the features of another one of its class. The sliced
-# mutual information falls by more than a third, further than any noise of this book brings it down. But as a training
-# set nothing has happened: the same features with the same labels, in another order. Nobody can tell the two sets
-# apart, and every head learns from one what it learns from the other. So a low mutual information of clean and poisoned
-# features does not by itself make data unlearnable. (To swap pictures takes more than a budget of $8/255$; the point is
-# about what the number means. And strictly, one fixed swap of a finite set can be undone. An estimator does not resolve
-# that, and reads about what it would for a fresh picture of the class each time, where only the label is shared.)
+# mutual information falls by more than a third, about as far as the noise that lowers it most (NTGA's, in [Does MI
+# explain unlearnability?](does_mi_explain.ipynb)). But as a training set nothing has happened: the same features with
+# the same labels, in another order. Nobody can tell the two sets apart, and every head learns from one what it learns
+# from the other. So a low mutual information of clean and poisoned features does not by itself make data unlearnable.
+# (To swap pictures takes more than a budget of $8/255$; the point is about what the number means. And strictly, one
+# fixed swap of a finite set can be undone. An estimator does not resolve that, and reads about what it would for a
+# fresh picture of the class each time, where only the label is shared.)
 #
 # *Shift without loss of mutual information.* Move all features by a constant. That is an invertible map, so no
 # information changes. A linear classifier tells the two apart without error, and the head, which was never trained
