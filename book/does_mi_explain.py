@@ -76,6 +76,7 @@ seed = 0
 
 # %%
 import functools
+import textwrap
 import time
 from dataclasses import replace
 
@@ -954,7 +955,7 @@ print(f"usual choice: with the accuracy gap {stats.spearmanr(usual, cost).statis
 #
 # ## Verdict
 #
-# Each line stands on the numbers beside it, from this run (profile `cpu`: 4,000 pictures of Fashion-MNIST, a small
+# Each claim stands on the numbers below it, from this run (profile `cpu`: 4,000 pictures of Fashion-MNIST, a small
 # residual network, three seeds; intervals of 95 per cent).
 
 # %% tags=["hide-input"]
@@ -1013,7 +1014,9 @@ verdict = [
         f"least refit {kept:.3f}; clean {mean('refit', 'clean'):.3f}, untrained {np.mean(untrained):.3f}",
     ),
 ]
-plots.table(verdict, {"claim": lambda v: v[0], "here": lambda v: v[1], "numbers": lambda v: v[2]})
+for claim, here, numbers in verdict:
+    print(f"{claim}: {here}")
+    print(textwrap.fill(numbers, 92, initial_indent="    ", subsequent_indent="    "))
 
 # %% [markdown]
 # Mutual information, with each victim as its own reference, is a good *symptom*. Where noise works, published pictures
