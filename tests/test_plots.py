@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 
 import miue_lib as mi
 from miue_lib import plots
@@ -274,6 +275,157 @@ def test_intervals_of_one_group_need_no_legend() -> None:
     assert not any(line.get_linestyle() == ":" for line in figure.axes[0].lines)
 
 
+SETTINGS = {"ε (levels)": {"a": {8: SEEDS, 4: [0, 0]}, "b": {4: [5]}}, "τ": {"b": {0.1: [1], 1: [2], 0.01: [3]}}}
+
+
+def means_of(axes: Any) -> list[tuple[list[float], list[float]]]:
+    """x and y of every line that joins means."""
+    joined = [line for line in axes.lines if line.get_linestyle() == "-" and line.get_marker() != "None"]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in joined]
+
+
+def test_a_sweep_joins_means_in_the_order_of_the_setting() -> None:
+    figure = plots.sweep(SETTINGS, xlabels={"ε (levels)": "ε", "τ": "temperature"}, ylabel="accuracy", log=["τ"])
+    left, right = figure.axes
+    assert means_of(left) == [([4, 8], [0, 3]), ([4], [5])]
+    assert means_of(right) == [([0.01, 0.1, 1], [3, 1, 2])]
+    assert extents(left)[1] == ([8, 8], pytest.approx([3 - 7**0.5, 3 + 7**0.5]))
+    assert extents(right) == []  # a single seed has no deviation
+    dots = [line.get_xydata().tolist() for line in left.lines if line.get_marker() == "."]
+    assert dots == [[[4, 0], [4, 0], [8, 1], [8, 2], [8, 6]], [[4, 5]]]
+    assert [axes.get_xscale() for axes in figure.axes] == ["linear", "log"]
+    assert [axes.get_title() for axes in figure.axes] == ["ε (levels)", "τ"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["ε", "temperature"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy", ""]
+    assert left.get_ylim() == right.get_ylim()
+    looks = [look_of(line) for axes in figure.axes for line in axes.lines if line.get_linestyle() == "-"]
+    a, b = looks[0], looks[2]
+    assert a != b
+    b_left, b_right = (
+        [line for line in axes.lines if line.get_color() == b[0] and line.get_marker() == b[1]] for axes in figure.axes
+    )
+    assert len(b_left) == len(b_right) == 1
+    (legend,) = figure.legends
+    assert labels_of(legend) == ["a", "b"]
+    assert_beside(legend, figure)
+
+
+def test_a_sweep_marks_values_and_turns_axes() -> None:
+    figure = plots.sweep(
+        SETTINGS,
+        xlabels="setting",
+        ylabel="y",
+        references={"τ": 9.0},
+        reference="clean",
+        marks={"ε (levels)": 16},
+        falling=["τ"],
+    )
+    left, right = figure.axes
+    (standing,) = (line for line in left.lines if line.get_linestyle() == ":")
+    (lying,) = (line for line in right.lines if line.get_linestyle() == "--")
+    assert list(standing.get_xdata()) == [16, 16]
+    assert left.get_xlim()[1] > 16  # in sight, though beyond the settings
+    assert list(lying.get_ydata()) == [9, 9]
+    assert right.get_ylim()[1] > 9
+    assert [axes.xaxis_inverted() for axes in figure.axes] == [False, True]
+    assert labels_of(figure.legends[0]) == ["a", "b", "clean", "default"]
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3)])
+def test_a_sweep_has_room_for_panels_names_and_ticks(count: int, rows: int, columns: int) -> None:
+    settings = (0.001, 0.01, 0.1, 1, 10, 90, 95, 99, 100)
+    lines = {name: {x: [k, k + 1] for x in settings} for k, name in enumerate(METHODS)}
+    panels = {f"panel {i}": lines for i in range(count)}
+    figure = plots.sweep(panels, xlabels="x", ylabel="y", log=["panel 0"], references=dict.fromkeys(panels, 0))
+    (legend,) = figure.legends
+    assert labels_of(legend) == [*METHODS, "reference"]
+    assert_beside(legend, figure)
+    assert figure.get_figwidth() <= 9.5
+    boxes = [axes.get_window_extent() for axes in figure.axes]
+    assert len({round(box.x0) for box in boxes}) == columns
+    assert len({round(box.y0) for box in boxes}) == rows
+    assert [bool(axes.get_xlabel()) for axes in figure.axes] == [i + columns >= count for i in range(count)]
+    for axes in figure.axes:
+        labels = sorted(axes.get_xticklabels(), key=lambda label: label.get_position()[0])
+        assert_apart(labels)
+        texts = [label.get_text() for label in labels]
+        assert {"0.001", "100"} <= set(texts) <= {f"{x:g}" for x in settings}
+        assert len(texts) == (6 if axes is figure.axes[0] else 2)  # on the logarithmic axis, all but 90, 95 and 99
+
+
+CELLS: dict[str, dict[str, list[float] | None]] = {
+    "EM": {"none": [0.1, 0.2, 0.6], "JPEG": [0.95]},
+    "MI-UE": {"none": None, "AT": [0.0, 0.0]},
+}
+
+
+def contrast(one: Any, other: Any) -> float:
+    """Of two colours, as WCAG 2.1 defines it, from 1 to 21."""
+
+    def luminance(colour: Any) -> float:
+        levels = np.asarray(to_rgb(colour))
+        linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    dark, bright = sorted([luminance(one), luminance(other)])
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_a_heat_map_shows_means_and_deviations() -> None:
+    figure = plots.heatmap(CELLS, xlabel="defence", ylabel="method", label="accuracy", chance=0.25)
+    axes, scale = figure.axes
+    at = {(*map(round, text.xy), text.get_text()) for text in axes.texts}
+    assert at == {
+        *((0, 0, words) for words in ("0.300", "± 0.265")),  # √((0.04 + 0.01 + 0.09) / 2)
+        (1, 0, "0.950"),
+        *((2, 1, words) for words in ("0.000", "± 0.000")),
+    } | {(x, y, "–") for x, y in ((2, 0), (0, 1), (1, 1))}
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["none", "JPEG", "AT"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["EM", "MI-UE"]
+    assert axes.yaxis_inverted()  # the first is on top
+    assert (axes.get_xlabel(), axes.get_ylabel(), scale.get_ylabel()) == ("defence", "method", "accuracy")
+    means = axes.collections[0].get_array()
+    assert np.ma.getmaskarray(means).tolist() == [[False, False, True], [True, True, False]]
+    assert np.asarray(means)[~np.ma.getmaskarray(means)] == pytest.approx([0.3, 0.95, 0])
+    assert axes.collections[0].get_clim() == (0, 1)
+    assert sorted(patch.get_xy() for patch in axes.patches if patch.get_hatch()) == [
+        (-0.5, 0.5),
+        (0.5, 0.5),
+        (1.5, -0.5),
+    ]
+    assert [text.get_text() for text in scale.texts] == ["guessing"]
+    assert [list(line.get_ydata()) for line in scale.lines] == [[0.25, 0.25]]
+
+
+def test_the_numbers_of_a_heat_map_are_readable_and_fit_their_cells() -> None:
+    values = {f"row {y}": {f"column {x}": [(x + 14 * y) / 27, 1.0] for x in range(14)} for y in range(2)}
+    figure = plots.heatmap(values, xlabel="x", ylabel="y", label="accuracy")
+    plots.as_png(figure)
+    assert figure.get_figwidth() <= 9.5
+    axes, scale = figure.axes
+    mesh = axes.collections[0]
+    cell = axes.get_window_extent().width / 14
+    for text in axes.texts:
+        x, y = map(round, text.xy)
+        # 4.5: what WCAG asks of small type; black or white always has √(1.05 / 0.05) = 4.58.
+        assert contrast(text.get_color(), mesh.to_rgba(mesh.get_array()[y, x])[:3]) >= 4.5
+        assert text.get_window_extent().width < cell
+    assert max(label.get_window_extent().x1 for label in axes.get_xticklabels()) < scale.get_window_extent().x0
+
+
+@pytest.mark.parametrize(
+    ("limits", "extend", "words"),
+    [((0, 100), "neither", "50.0"), ((60, 100), "min", "50.0"), ((0, 10), "max", "50.00"), ((45, 55), "both", "50.00")],
+)
+def test_a_heat_map_tells_what_lies_beyond_its_colours(limits: tuple[float, float], extend: str, words: str) -> None:
+    values = {"a": {"x": [50.0], "y": [56.0], "z": [44.0]}}
+    figure = plots.heatmap(values, xlabel="", ylabel="", label="%", limits=limits)
+    mesh = figure.axes[0].collections[0]
+    assert mesh.get_clim() == limits
+    assert mesh.colorbar.extend == extend
+    assert figure.axes[0].texts[0].get_text() == words
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "as many y as x": (
         lambda: plots.gaps({"t": {"a": ([1, 2], [1])}}, xlabel="", ylabel=""),
@@ -301,6 +453,55 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "rows['t']['a']: got (1, 2, 0), expected a value, a lower and an upper end",
     ),
     "three numbers": (lambda: plots.intervals({"t": {"a": (1, 2)}}, xlabel=""), "rows['t']['a']: got (1, 2)"),
+    "x labels for all": (
+        lambda: plots.sweep({"t": {"a": {1: [1]}}}, xlabels={}, ylabel=""),
+        "xlabels: got none for 't', expected one for every panel",
+    ),
+    "marks of panels": (
+        lambda: plots.sweep({"t": {"a": {1: [1]}}}, xlabels="", ylabel="", marks={"u": 1}),
+        "marks: got 'u', expected panels: 't'",
+    ),
+    "axes of panels": (
+        lambda: plots.sweep({"t": {"a": {1: [1]}}}, xlabels="", ylabel="", log=["u"]),
+        "log: got 'u', expected panels: 't'",
+    ),
+    "settings": (
+        lambda: plots.sweep({"t": {"a": {}}}, xlabels="", ylabel=""),
+        "panels['t']['a']: got nothing, expected values of the setting",
+    ),
+    "numeric settings": (
+        lambda: plots.sweep({"t": {"a": {"x": [1]}}}, xlabels="", ylabel=""),  # type: ignore[dict-item]
+        "panels['t']['a']: got 'x', expected a finite number",
+    ),
+    "positive settings": (
+        lambda: plots.sweep({"t": {"a": {0: [1]}}}, xlabels="", ylabel="", log=["t"]),
+        "panels['t']['a']: got 0, expected a finite number > 0",
+    ),
+    "positive marks": (
+        lambda: plots.sweep({"t": {"a": {1: [1]}}}, xlabels="", ylabel="", log=["t"], marks={"t": 0}),
+        "marks['t']: got 0, expected a finite number > 0",
+    ),
+    "seeds of a setting": (
+        lambda: plots.sweep({"t": {"a": {1: []}}}, xlabels="", ylabel=""),
+        "panels['t']['a'][1]: got [], expected a list of one or more",
+    ),
+    "cells": (
+        lambda: plots.heatmap({"a": {"x": None}}, xlabel="", ylabel="", label=""),
+        "values: got nothing, expected something to draw",
+    ),
+    "seeds of a cell": (
+        lambda: plots.heatmap({"a": {"x": []}}, xlabel="", ylabel="", label=""),
+        "values['a']['x']: got [], expected a list of one or more",
+    ),
+    "limits in order": (
+        lambda: plots.heatmap({"a": {"x": [1]}}, xlabel="", ylabel="", label="", limits=(1, 1)),
+        "limits: got (1, 1), expected two finite numbers, the lower first",
+    ),
+    "filters of columns": (
+        lambda: plots.sortable([1], {"a": str}, filters=["a", "b"], label=""),
+        "filters: got 'b', expected columns: 'a'",
+    ),
+    "columns": (lambda: plots.sortable([], {}, label=""), "columns: got none, expected one or more"),
     "something": (lambda: plots.by_method({}), "panels: got nothing, expected something to draw"),
     "a number": (lambda: plots.by_method({"t": {"a": []}}), "panels['t']['a']: got [], expected a list of one or more"),
     "finite numbers": (lambda: plots.bars({"a": [1, float("nan")]}, ylabel=""), "values['a']: got [1, nan]"),
@@ -357,6 +558,36 @@ def test_a_table_shows_rows_as_they_are() -> None:
         [("th", "<b> & co."), ("td", "1"), ("td", "0.500")],
     ]
     assert "overflow-x: auto" in shown  # scrolls by itself, not with the page
+
+
+METHOD_AND_N: dict[str, Callable[[Any], object]] = {"a < b": lambda row: row[0], "n": lambda row: row[1]}
+
+
+def test_a_sortable_table_shows_rows_as_they_are() -> None:
+    rows = [("</script><b>", 2), ("EM & co.", 1), ("EM & co.", '"')]
+    shown = plots.sortable(rows, METHOD_AND_N, filters=["a < b"], label='"results"').data
+    assert Cells(shown).rows == [
+        [("th", "a < b"), ("th", "n")],
+        [("th", "</script><b>"), ("td", "2")],
+        [("th", "EM & co."), ("td", "1")],
+        [("th", "EM & co."), ("td", '"')],
+    ]
+    assert re.findall("<option.*?>(.*?)</option>", shown) == ["all", "&lt;/script&gt;&lt;b&gt;", "EM &amp; co."]
+    assert 'aria-label="&quot;results&quot;"' in shown
+    assert "<b>" not in shown
+    assert shown.count("</script>") == 1
+
+
+def test_a_sortable_table_is_the_same_in_every_run_and_twice_on_a_page() -> None:
+    one, other = (plots.sortable([("EM", 1)], METHOD_AND_N, label="results").data for _ in range(2))
+    assert one == other
+    assert " id=" not in one  # which would stand twice on a page of both
+
+
+def test_a_sortable_table_without_rows_has_its_headers() -> None:
+    shown = plots.sortable([], METHOD_AND_N, filters=["n"], label="results").data
+    assert Cells(shown).rows == [[("th", "a < b"), ("th", "n")]]
+    assert re.findall("<option.*?>(.*?)</option>", shown) == ["all"]
 
 
 def test_pictures_scale_noise_by_its_limit() -> None:
@@ -482,5 +713,7 @@ def test_figures_are_closed() -> None:
     plots.by_depth({"one": {"x": [[1]]}}, models=["m"])
     plots.by_method({"one": {"x": [1]}})
     plots.intervals({"one": {"x": (1, 0, 2)}}, xlabel="x")
+    plots.sweep(SETTINGS, xlabels="x", ylabel="y")
+    plots.heatmap(CELLS, xlabel="x", ylabel="y", label="accuracy")
     plots.noise_card(*waves(2), title="waves")
     assert plt.get_fignums() == before

@@ -3,9 +3,10 @@
 Figures are returned, not shown. They know no method by name: what is drawn, and what it is called, comes in.
 """
 
-from .charts import bars, by_depth, by_method, curves, gaps, intervals
+from .cells import heatmap
+from .charts import bars, by_depth, by_method, curves, gaps, intervals, sweep
 from .images import noise_card, pictures
-from .page import as_png, chooser, show, slider, table
+from .page import as_png, chooser, show, slider, sortable, table
 from .seeds import mean_sd
 from .style import COLOURS, STYLE
 
@@ -19,11 +20,14 @@ __all__ = [
     "chooser",
     "curves",
     "gaps",
+    "heatmap",
     "intervals",
     "mean_sd",
     "noise_card",
     "pictures",
     "show",
     "slider",
+    "sortable",
+    "sweep",
     "table",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from .._errors import bad
+from .._errors import bad, check_number
 from .seeds import Seeds, over_seeds
 from .style import COLOURS, STYLE
 
@@ -198,14 +199,9 @@ def gaps(
     points = {title: _points(f"panels[{title!r}]", pairs) for title, pairs in panels.items()}
     lines = notes or {}
     _check_known("notes", lines, panels)
-    columns = 2 if len(panels) == 4 else min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    size = (1.6 + (3.2 if columns < 3 else 2.6) * columns, max(2.9 * rows, _legend_height(looks)))
     with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
-        for axes in grid.flat[len(panels) :]:
-            axes.remove()
-        for place, (axes, title) in enumerate(zip(grid.flat, panels, strict=False)):
+        figure, grid, columns = _in_rows(panels, len(looks))
+        for place, (title, axes) in enumerate(grid.items()):
             for name, (x, y) in points[title].items():
                 axes.errorbar(x.mean, y.mean, y.deviation, x.deviation, capsize=2, elinewidth=1, **looks[name])
             axes.xaxis.set_major_locator(MaxNLocator(5))  # long numbers would run into each other
@@ -221,6 +217,20 @@ def gaps(
     return figure
 
 
+def _in_rows(titles: Collection[str], legend: int) -> tuple[Figure, dict[str, Any], int]:
+    """A figure of panels that share y, with room for a legend of that many lines; title → axes; panels in a row.
+
+    Four panels make a square, others rows of up to three.
+    """
+    columns = 2 if len(titles) == 4 else min(len(titles), 3)
+    rows = -(-len(titles) // columns)
+    size = (1.6 + (3.2 if columns < 3 else 2.6) * columns, max(2.9 * rows, _legend_height(legend)))
+    figure, grid = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    for axes in grid.flat[len(titles) :]:
+        axes.remove()
+    return figure, dict(zip(titles, grid.flat, strict=False)), columns
+
+
 def _points(
     argument: str, pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]]
 ) -> dict[str, tuple[Seeds, Seeds]]:
@@ -231,6 +241,112 @@ def _points(
             raise bad(f"{argument}[{name!r}]", f"{len(x)} x and {len(y)} y", "one of each a seed")
         found[name] = across, up
     return found
+
+
+def sweep(
+    panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
+    *,
+    xlabels: str | Mapping[str, str],
+    ylabel: str,
+    references: Mapping[str, float] | None = None,
+    reference: str = "reference",
+    marks: Mapping[str, float] | None = None,
+    mark: str = "default",
+    log: Collection[str] = (),
+    falling: Collection[str] = (),
+) -> Figure:
+    """Panels that share y, each over a numeric setting of its own: the mean of a name at each value of the setting.
+
+    With bars of one sample sd and a small dot for every seed; lines join the means.
+
+    panels: title → name → value of the setting → one number a seed. A name looks the same in every panel, and one
+    legend beside them serves all. Four panels make a square, others rows of up to three. xlabels: of all panels, or
+    title → of that panel. references: title → where a dashed line lies across it, which `reference` names in the
+    legend. marks: title → where a dotted line stands in it, which `mark` names. log: titles of the panels with a
+    logarithmic x axis. falling: of those whose x axis starts at its largest value.
+    """
+    looks = _looks(_names("panels", panels))
+    across = dict.fromkeys(panels, xlabels) if isinstance(xlabels, str) else xlabels
+    lying, standing = references or {}, marks or {}
+    for argument, titles in (
+        ("xlabels", across),
+        ("references", lying),
+        ("marks", standing),
+        ("log", log),
+        ("falling", falling),
+    ):
+        _check_known(argument, titles, panels)
+    lacking = [title for title in panels if title not in across]
+    if lacking:
+        raise bad("xlabels", "none for " + ", ".join(map(repr, lacking)), "one for every panel")
+    seeds = {title: _over_settings(f"panels[{title!r}]", lines, title in log) for title, lines in panels.items()}
+    for title, value in standing.items():
+        _check_setting(f"marks[{title!r}]", value, title in log)
+    plain: Any = {"color": GREY, "linewidth": 1}
+    more = [Line2D([], [], linestyle="--", label=reference, **plain)] * bool(lying)
+    more += [Line2D([], [], linestyle=":", label=mark, **plain)] * bool(standing)
+    with plt.rc_context(STYLE):
+        figure, grid, columns = _in_rows(panels, len(looks) + len(more))
+        for place, (title, axes) in enumerate(grid.items()):
+            if title in lying:
+                axes.axhline(lying[title], linestyle="--", **plain)
+            if title in standing:
+                axes.axvline(standing[title], linestyle=":", **plain)
+            _draw_sweep(axes, seeds[title], looks, log=title in log, falling=title in falling)
+            axes.set_title(title)
+            if not isinstance(xlabels, str) or place + columns >= len(panels):
+                axes.set_xlabel(across[title])
+            if place % columns == 0:
+                axes.set_ylabel(ylabel)
+        _legend(figure, looks, more, linewidth=1)
+        plt.close(figure)
+    return figure
+
+
+def _draw_sweep(
+    axes: Any, lines: Mapping[str, Mapping[float, Seeds]], looks: Mapping[str, Any], *, log: bool, falling: bool
+) -> None:
+    """Lines over settings, with ticks at the ends and at as many others as there is room for."""
+    for name, at in lines.items():
+        means = [one.mean for one in at.values()]
+        deviations = [np.nan if one.deviation is None else one.deviation for one in at.values()]
+        axes.errorbar(list(at), means, deviations, linewidth=1, capsize=2, markersize=5, **looks[name])
+        dots = [(x, number) for x, one in at.items() for number in one.numbers]
+        axes.plot(*zip(*dots, strict=True), ".", color="black", markersize=2.5, zorder=3)
+    if log:
+        axes.set_xscale("log")
+    axes.autoscale_view()  # matplotlib puts it off, and the places below depend on it
+    settings = sorted({x for at in lines.values() for x in at})
+    along = (axes.transData - axes.transAxes).transform([(x, 0) for x in settings])[:, 0]  # 0 and 1: the panel's ends
+    place = dict(zip(settings, along, strict=True))
+    ticks: list[float] = []
+    for x in (settings[0], settings[-1], *settings[1:-1]):
+        # A digit takes 0.08 inches, of a panel's 2.4.
+        if all(abs(place[x] - place[t]) > 0.017 * len(f"{x:g}{t:g}") + 0.02 for t in ticks):
+            ticks.append(x)
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.set_xticks([], minor=True)
+    if falling:
+        axes.invert_xaxis()
+
+
+def _over_settings(
+    argument: str, lines: Mapping[str, Mapping[float, Sequence[float]]], log: bool
+) -> dict[str, dict[float, Seeds]]:
+    """name → value of the setting, rising → its seeds."""
+    found = {}
+    for name, at in lines.items():
+        where = f"{argument}[{name!r}]"
+        if not at:
+            raise bad(where, "nothing", "values of the setting")
+        for x in at:
+            _check_setting(where, x, log)
+        found[name] = {x: over_seeds(f"{where}[{x!r}]", at[x]) for x in sorted(at)}
+    return found
+
+
+def _check_setting(argument: str, x: float, log: bool) -> None:
+    check_number(argument, x, 0 if log else -math.inf, open_low=log)
 
 
 def by_depth(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], *, models: Sequence[str]) -> Figure:
@@ -247,7 +363,7 @@ def by_depth(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], *, m
     aside = dict(zip(looks, np.linspace(-0.3, 0.3, len(looks)) if len(looks) > 1 else np.zeros(1), strict=True))
     width = min(3.7, 7.8 / len(panels))
     turned = 0.09 * len(models) * max(map(len, models)) > width - 0.8  # a letter takes 0.09 inches, the y axis 0.8
-    size = (1.6 + width * len(panels), max(3.4, _legend_height(looks)))
+    size = (1.6 + width * len(panels), max(3.4, _legend_height(len(looks))))
     with plt.rc_context(STYLE):
         figure, row = plt.subplots(1, len(panels), figsize=size, squeeze=False)
         for axes, label in zip(row[0], panels, strict=True):
@@ -346,11 +462,12 @@ def _looks(names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _legend(figure: Figure, looks: Mapping[str, Any], **line: Any) -> None:
-    handles = [Line2D([], [], **look, **line) for look in looks.values()]
-    figure.legend(handles, list(looks), loc="outside right upper")
+def _legend(figure: Figure, looks: Mapping[str, Any], more: Sequence[Line2D] = (), **line: Any) -> None:
+    """A legend beside the panels of names by their looks, with what `line` adds to each, and below them `more`."""
+    handles = [Line2D([], [], label=name, **look, **line) for name, look in looks.items()]
+    figure.legend(handles=[*handles, *more], loc="outside right upper")
 
 
-def _legend_height(names: Collection[str]) -> float:
+def _legend_height(lines: int) -> float:
     """In inches, at the style's font size."""
-    return 0.4 + 0.21 * len(names)
+    return 0.4 + 0.21 * lines

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from .._errors import bad
 from .style import STYLE
 
 Row = TypeVar("Row")
+_SORTABLE = Path(__file__).with_name("sortable.html")  # style and script
 
 
 def as_png(figure: Figure) -> bytes:
@@ -88,11 +91,66 @@ def table(rows: Iterable[Row], columns: Mapping[str, Callable[[Row], object]]) -
     """
     from IPython.display import HTML  # part of the book, not of the library's own needs
 
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    lines = ""
-    for row in rows:
-        name, *cells = (html.escape(str(form(row))) for form in columns.values())
-        lines += f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     box = '<div style="overflow-x: auto; white-space: nowrap" tabindex="0">'  # so that keys scroll it too
-    whole = f'{box}<table class="table"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
-    return HTML(whole)  # type: ignore[no-untyped-call]
+    return HTML(f"{box}{_table(_texts(rows, columns), columns)}</div>")  # type: ignore[no-untyped-call]
+
+
+def sortable(
+    rows: Iterable[Row],
+    columns: Mapping[str, Callable[[Row], object]],
+    *,
+    filters: Sequence[str] = (),
+    label: str,
+) -> Any:
+    """A `table` that the reader can sort and filter in a rendered page, where no kernel runs.
+
+    rows, columns: as of `table`. filters: the columns by whose values the reader can choose rows, each with a drop-down
+    list of all of them, in the order in which they first come. label: what the table shows, for those who cannot see
+    it.
+
+    A column's header sorts by it, and again in reverse: numbers by value ("11.2 ± 0.3" by 11.2), then texts, and what
+    is empty or "–" always last; equal rows keep their order. A text box keeps the rows that hold all its words. A long
+    table scrolls in its box, below its headers. Where scripts don't run, it is a plain table.
+
+    Raises `ValueError` without columns and for filters that are none.
+    """
+    from IPython.display import HTML  # part of the book, not of the library's own needs
+
+    names = list(columns)
+    if not names:
+        raise bad("columns", "none", "one or more")
+    unknown = [name for name in filters if name not in columns]
+    if unknown:
+        raise bad("filters", ", ".join(map(repr, unknown)), "columns: " + ", ".join(map(repr, names)))
+    texts = _texts(rows, columns)
+    # autocomplete: on a reload Firefox would fill in what was chosen, after the script has run.
+    controls = '<label>Find <input type="search" autocomplete="off" placeholder="all of these words"></label>'
+    for name in filters:
+        place = names.index(name)
+        values = (html.escape(value) for value in dict.fromkeys(line[place] for line in texts))
+        options = "<option>all</option>" + "".join(f'<option value="{value}">{value}</option>' for value in values)
+        select = f'<select autocomplete="off" data-column="{place}">{options}</select>'
+        controls += f"<label>{html.escape(name)} {select}</label>"
+    named = f'aria-label="{html.escape(label)}"'
+    whole = (
+        f'<div class="miue-sortable">'
+        f'<div class="controls" role="group" {named} hidden>{controls}<output></output></div>'
+        f'<div class="box" role="region" {named} tabindex="0">{_table(texts, columns)}</div></div>'
+    )
+    # No ids and nothing of the rows in the script, which is the same for every table of a page.
+    return HTML(whole + _SORTABLE.read_text(encoding="utf-8"))  # type: ignore[no-untyped-call]
+
+
+def _texts(rows: Iterable[Row], columns: Mapping[str, Callable[[Row], object]]) -> list[list[str]]:
+    """What the columns show of each row."""
+    return [[str(form(row)) for form in columns.values()] for row in rows]
+
+
+def _table(texts: Iterable[Iterable[str]], names: Iterable[str]) -> str:
+    """The HTML of a table with a header over each column, whose first column names the rows."""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
+    lines = ""
+    for line in texts:
+        name, *cells = map(html.escape, line)
+        lines += f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
