@@ -15,7 +15,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
-from torchvision.models.resnet import BasicBlock, ResNet
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torchvision.models.densenet import DenseNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.vision_transformer import VisionTransformer
 
 from ._errors import bad, check_choice, check_count
 from ._files import read_tagged, write_whole
@@ -150,47 +153,70 @@ def _small_vgg11(images: ImageSet) -> tuple[nn.Module, int]:
     return _vgg(images, 8)
 
 
-def _residual(images: ImageSet, widths: tuple[int, ...], blocks: int) -> tuple[nn.Module, int]:
-    """Residual blocks (He et al. 2016), as many of each width; from one width to the next the picture is halved.
+def _folding(images: ImageSet, width: int) -> list[nn.Module]:
+    """A stem that folds 2 × 2 pixels into channels before its convolution, which has no bias.
 
-    The stem folds 2 × 2 pixels into channels before its convolution: at 28 × 28 that costs little accuracy, and on a
-    CPU it is several times as fast as full-size first layers, whose input gradients are bound by memory.
+    At 28 × 28 that costs little accuracy, and on a CPU it is several times as fast as full-size first layers, whose
+    input gradients are bound by memory.
     """
-    _, channels, height, width = images.images.shape
-    layers: list[nn.Module] = [
-        nn.ZeroPad2d((0, width % 2, 0, height % 2)),
+    _, channels, height, side = images.images.shape
+    return [
+        nn.ZeroPad2d((0, side % 2, 0, height % 2)),
         nn.PixelUnshuffle(2),
-        nn.Conv2d(4 * channels, widths[0], 3, padding=1, bias=False),
-        nn.BatchNorm2d(widths[0]),
-        nn.ReLU(inplace=True),
+        nn.Conv2d(4 * channels, width, 3, padding=1, bias=False),
     ]
+
+
+def _residual(
+    images: ImageSet, block: type[BasicBlock | Bottleneck], widths: tuple[int, ...], blocks: tuple[int, ...]
+) -> tuple[nn.Module, int]:
+    """Residual blocks (He et al. 2016), so many of each width; from one width to the next the picture is halved.
+
+    A bottleneck puts out four times its width. The stem folds.
+    """
     before = widths[0]
-    for after in (after for after in widths for _ in range(blocks)):
-        shortcut = None
-        if after != before:
-            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=2, bias=False), nn.BatchNorm2d(after))
-        layers.append(BasicBlock(before, after, stride=1 if shortcut is None else 2, downsample=shortcut))
-        before = after
+    layers: list[nn.Module] = [*_folding(images, before), nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        after = width * block.expansion
+        for number in range(count):
+            stride = 2 if stage > 0 and number == 0 else 1
+            shortcut = None
+            if stride == 2 or before != after:
+                shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+            layers.append(block(before, width, stride, shortcut))
+            before = after
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before
 
 
 def _small_resnet(images: ImageSet) -> tuple[nn.Module, int]:
     """Three residual blocks of widths 16, 32, 64: about 78 thousand weights."""
-    return _residual(images, (16, 32, 64), 1)
+    return _residual(images, BasicBlock, (16, 32, 64), (1, 1, 1))
 
 
 def _small_resnet18(images: ImageSet) -> tuple[nn.Module, int]:
     """ResNet-18's eight residual blocks at an eighth of their width, for CPUs: about 176 thousand weights."""
-    return _residual(images, (8, 16, 32, 64), 2)
+    return _residual(images, BasicBlock, (8, 16, 32, 64), (2, 2, 2, 2))
 
 
-def _resnet18(images: ImageSet) -> tuple[nn.Module, int]:
-    """ResNet-18 (He et al. 2016); for pictures of up to 64 pixels with the CIFAR stem: 3 × 3, no max-pool.
+def _small_resnet50(images: ImageSet) -> tuple[nn.Module, int]:
+    """ResNet-50 at an eighth of its width and with eight of its sixteen bottlenecks, two of each width, for CPUs.
 
-    11.2 million weights, at any size.
+    About 224 thousand weights, in 26 layers.
     """
-    body = ResNet(BasicBlock, [2, 2, 2, 2])
-    if max(images.images.shape[2:]) <= 64:
+    return _residual(images, Bottleneck, (8, 16, 32, 64), (2, 2, 2, 2))
+
+
+def _small(images: ImageSet) -> bool:
+    """Whether the pictures are of up to 64 pixels a side, for which stems made for ImageNet are too coarse."""
+    return max(images.images.shape[2:]) <= 64
+
+
+def _torchvision_resnet(
+    images: ImageSet, block: type[BasicBlock | Bottleneck], layers: list[int]
+) -> tuple[nn.Module, int]:
+    """A ResNet (He et al. 2016); for pictures of up to 64 pixels with the CIFAR stem: 3 × 3, no max-pool."""
+    body = ResNet(block, layers)
+    if _small(images):
         body.conv1 = nn.Conv2d(images.images.shape[1], 64, 3, padding=1, bias=False)
         body.maxpool = nn.Identity()
     elif images.images.shape[1] != 3:
@@ -200,7 +226,108 @@ def _resnet18(images: ImageSet) -> tuple[nn.Module, int]:
     return body, width
 
 
-# The small ones first, each group from the shallowest to the deepest.
+def _resnet18(images: ImageSet) -> tuple[nn.Module, int]:
+    """ResNet-18: 11.2 million weights, at any size."""
+    return _torchvision_resnet(images, BasicBlock, [2, 2, 2, 2])
+
+
+def _resnet50(images: ImageSet) -> tuple[nn.Module, int]:
+    """ResNet-50: 23.5 million weights, at any size.
+
+    As torchvision builds it: where a block halves the picture its 3 × 3 convolution does, which was its first 1 × 1.
+    """
+    return _torchvision_resnet(images, Bottleneck, [3, 4, 6, 3])
+
+
+def _dense(images: ImageSet, growth: int, blocks: tuple[int, int, int, int], stem: nn.Module) -> tuple[nn.Module, int]:
+    """A DenseNet-BC (Huang, Liu, van der Maaten and Weinberger 2017) whose first convolution is `stem`.
+
+    It starts at twice the growth. Pools round up: those that round down leave nothing of fewer than 8 pixels.
+    """
+    body = DenseNet(growth, blocks, 2 * growth)
+    body.features.conv0 = stem
+    if _small(images):
+        body.features.pool0 = nn.Identity()
+    for module in body.modules():
+        if isinstance(module, nn.AvgPool2d):
+            module.ceil_mode = True
+    width = body.classifier.in_features
+    body.classifier = nn.Identity()
+    return body, width
+
+
+def _densenet121(images: ImageSet) -> tuple[nn.Module, int]:
+    """DenseNet-121: 7.0 million weights; for pictures of up to 64 pixels the stem is 3 × 3, without a max-pool.
+
+    Its four blocks and three transitions are ImageNet's; the paper's own networks for CIFAR have three and two.
+    """
+    channels = images.images.shape[1]
+    small = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    large = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    return _dense(images, 32, (6, 12, 24, 16), small if _small(images) else large)
+
+
+def _small_densenet(images: ImageSet) -> tuple[nn.Module, int]:
+    """DenseNet-121 with a sixth of its dense layers, at a quarter of their growth, for CPUs: 35 thousand weights.
+
+    The stem folds.
+    """
+    return _dense(images, 8, (1, 2, 4, 3), nn.Sequential(*_folding(images, 16)))
+
+
+class _Transformer(nn.Module):
+    """torchvision's vision transformer with the class token for its features, over pictures padded to a square.
+
+    Attention is matrix products and a softmax rather than one fused kernel. A fused one adds gradients on a GPU in no
+    fixed order, has no second derivatives, and goes back through bfloat16 on a CPU several times as slowly.
+    """
+
+    def __init__(self, padding: tuple[int, int, int, int], transformer: VisionTransformer) -> None:
+        super().__init__()
+        self.pad = nn.ZeroPad2d(padding)
+        self.transformer = transformer
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures `(n, C, H, W)` to class tokens `(n, width)`."""
+        with sdpa_kernel(SDPBackend.MATH):
+            tokens: Tensor = self.transformer(self.pad(pictures))
+        return tokens
+
+
+def _transformer(
+    images: ImageSet, patch: int, width: int, layers: int, heads: int, inner: int
+) -> tuple[nn.Module, int]:
+    """A vision transformer (Dosovitskiy et al. 2021) without dropout; its features are the normalised class token.
+
+    inner: width of the hidden layer of a block's perceptron. Pictures are padded with zeros, at the right and below,
+    to a square of whole patches: torchvision's transformer sees no other.
+    """
+    _, channels, height, side = images.images.shape
+    square = math.ceil(max(height, side) / patch) * patch
+    body = VisionTransformer(square, patch, layers, heads, width, inner)
+    if channels != 3:
+        body.conv_proj = nn.Conv2d(channels, width, patch, patch)
+    body.heads = nn.Identity()
+    return _Transformer((0, square - side, 0, square - height), body), width
+
+
+def _vit_b(images: ImageSet) -> tuple[nn.Module, int]:
+    """ViT-B: about 85 million weights; patches of 4 × 4 for pictures of up to 64 pixels, 16 × 16 above."""
+    return _transformer(images, 4 if _small(images) else 16, 768, 12, 12, 3072)
+
+
+def _small_vit(images: ImageSet) -> tuple[nn.Module, int]:
+    """Four blocks of width 64, with two heads, for CPUs: about 139 thousand weights for grey 28 × 28 pixels.
+
+    Patches of 7 × 7, so that those are 16: four times as many cost three times the time. The perceptrons are twice as
+    wide as the tokens, which are four times in ViT-B. A learning rate of 0.05 suits it. A transformer is slow to learn
+    from a few thousand pictures, and stays behind the convolutional networks.
+    """
+    return _transformer(images, 7 if _small(images) else 16, 64, 4, 2, 128)
+
+
+# The small ones first, each group from the shallowest to the deepest: by the layers with weights on the longest way
+# through, of which a block of a transformer has four.
 MODELS: dict[str, Callable[[ImageSet], tuple[nn.Module, int]]] = {
     "linear": _linear,
     "2nn": _2nn,
@@ -209,8 +336,14 @@ MODELS: dict[str, Callable[[ImageSet], tuple[nn.Module, int]]] = {
     "small_resnet": _small_resnet,
     "small_vgg11": _small_vgg11,
     "small_resnet18": _small_resnet18,
+    "small_vit": _small_vit,
+    "small_densenet": _small_densenet,
+    "small_resnet50": _small_resnet50,
     "vgg11": _vgg11,
     "resnet18": _resnet18,
+    "resnet50": _resnet50,
+    "vit_b": _vit_b,
+    "densenet121": _densenet121,
 }
 
 
@@ -297,10 +430,11 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
 def frozen(model: nn.Module) -> nn.Module:
     """A copy of `model` for evaluation, without weight gradients.
 
-    In a `Classifier`, each batch normalisation is folded into the convolution before it: the same function, to
-    rounding, and one seventh less time for an input gradient on a CPU.
+    In a `Classifier`, each batch normalisation that follows a convolution is folded into it: the same function, to
+    rounding, and one seventh less time for an input gradient on a CPU. (Most of a DenseNet's follow a concatenation.)
     """
     copied = copy.deepcopy(model).eval()
-    if isinstance(copied, Classifier):
+    # Only then: tracing would keep a transformer's operations and lose the choice of how its attention is computed.
+    if isinstance(copied, Classifier) and any(isinstance(part, nn.BatchNorm2d) for part in copied.body.modules()):
         copied.body = fuse(copied.body)
     return copied.eval().requires_grad_(False)  # again: the folded parts are new

@@ -1,12 +1,14 @@
 """Models: the same seed gives the same one, pixel values in [0, 1] go in, features come out flat."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torchvision.models import vgg
+from torchvision.models import densenet, resnet, vgg, vision_transformer
 
 import miue_lib as mi
 from miue_lib.models import frozen, load_model, save_model
@@ -19,9 +21,22 @@ WIDTHS = {
     "small_resnet": 64,
     "small_vgg11": 64,
     "small_resnet18": 64,
+    "small_vit": 64,
+    # A dense layer adds 8 maps, a transition halves: 16, 24, 12, 28, 14, 46, 23, 47.
+    "small_densenet": 47,
+    "small_resnet50": 256,
     "vgg11": 512,
     "resnet18": 512,
+    "resnet50": 2048,
+    "vit_b": 768,
+    "densenet121": 1024,
 }
+LARGE = ("resnet50", "densenet121")  # tried on fewer and smaller pictures, for time
+OTHERS = [name for name in mi.MODELS if name not in (*LARGE, "vit_b")]  # whose 85 million weights are built once
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 33, 17), (3, 96, 80)]
+# Batch normalisations of a DenseNet that follow a concatenation, a pool or nothing: one for each dense layer and each
+# of three transitions, and the last.
+UNFOLDED = {"small_densenet": 10 + 3 + 1, "densenet121": 58 + 3 + 1}
 
 
 def noise(*shape: int, classes: int = 3) -> mi.ImageSet:
@@ -30,8 +45,11 @@ def noise(*shape: int, classes: int = 3) -> mi.ImageSet:
     return mi.ImageSet(pictures, torch.tensor([0, 1]), tuple(map(str, range(classes))))
 
 
-@pytest.mark.parametrize("name", list(mi.MODELS))
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 33, 17), (3, 96, 80)])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [(name, shape) for name in OTHERS for shape in SHAPES]
+    + [(name, shape) for name in LARGE for shape in [(1, 8, 8), (3, 5, 9), (1, 65, 40)]],
+)
 def test_logits_are_head_of_features(name: str, shape: tuple[int, int, int]) -> None:
     images = noise(*shape)
     model = mi.build(name, images).eval()
@@ -42,16 +60,16 @@ def test_logits_are_head_of_features(name: str, shape: tuple[int, int, int]) -> 
         assert model(images.floats()).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", sorted(set(mi.MODELS) - {"2nn", "3nn"}))  # there 77 million weights say nothing new
+@pytest.mark.parametrize("name", sorted(set(OTHERS) - {"2nn", "3nn"}))  # there 77 million weights say nothing new
 def test_large_pictures_fit(name: str) -> None:
     images = noise(3, 224, 224)
     with torch.no_grad():
         assert mi.build(name, images).eval()(images.floats()).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", list(mi.MODELS))
+@pytest.mark.parametrize("name", [*OTHERS, *LARGE])
 def test_every_picture_gets_a_gradient_and_is_left_as_it_was(name: str) -> None:
-    images = noise(3, 32, 32)
+    images = noise(3, 8, 8) if name in LARGE else noise(3, 32, 32)
     model = mi.build(name, images).eval()
     for module in (model, frozen(model)):
         x = images.floats().requires_grad_()
@@ -71,6 +89,38 @@ def residual_weights(channels: int, widths: tuple[int, ...], blocks: int) -> int
     return weights
 
 
+def bottleneck_weights(channels: int, widths: tuple[int, ...], blocks: int) -> int:
+    """1 × 1, 3 × 3 and 1 × 1 to four times the width, 1 × 1 where a width begins, 2 weights a channel after each."""
+    weights, before = 9 * 4 * channels * widths[0] + 2 * widths[0], widths[0]
+    for width in widths:
+        weights += (before + 2) * 4 * width
+        for _ in range(blocks):
+            weights += before * width + 9 * width**2 + 4 * width**2 + 2 * (width + width + 4 * width)
+            before = 4 * width
+    return weights
+
+
+def dense_weights(channels: int, growth: int, blocks: tuple[int, ...]) -> int:
+    """Norm, 1 × 1 to four times the growth, norm, 3 × 3; norm and 1 × 1 to half between blocks; a norm at the end."""
+    maps = 2 * growth
+    weights = 9 * 4 * channels * maps + 2 * maps
+    for number, block in enumerate(blocks):
+        if number > 0:
+            weights += (2 + maps // 2) * maps
+            maps //= 2
+        for _ in range(block):
+            weights += (2 + 4 * growth) * maps + 2 * 4 * growth + 9 * 4 * growth * growth
+            maps += growth
+    return weights + 2 * maps
+
+
+def transformer_weights(patch: int, tokens: int, width: int, layers: int, inner: int) -> int:
+    """A patch's embedding, a place for each token, the class token, the last norm; a layer has two norms, four square
+    maps and two between width and inner, all with biases."""
+    layer = 4 * width + 4 * width * (width + 1) + inner * (width + 1) + width * (inner + 1)
+    return width * (patch + 1) + tokens * width + width + 2 * width + layers * layer
+
+
 @pytest.mark.parametrize(
     ("name", "weights"),
     [
@@ -86,6 +136,13 @@ def residual_weights(channels: int, widths: tuple[int, ...], blocks: int) -> int
         # VGG-11's convolutions have 9,220,480 weights for three channels, 2,752 of them biases, which the
         # normalisation's replace; it adds as many scales. One channel saves 2 · 9 · 64.
         ("vgg11", 9_220_480 - 2 * 9 * 64 + 2752 + 10 * 513),
+        ("small_vit", transformer_weights(49, 17, 64, 4, 128) + 10 * 65),
+        ("small_densenet", dense_weights(1, 8, (1, 2, 4, 3)) + 10 * 48),
+        ("small_resnet50", bottleneck_weights(1, (8, 16, 32, 64), 2) + 10 * 257),
+        # ResNet-50 and DenseNet-121 have 25,557,032 and 7,978,856 weights with 1000 classes and a stem of 7 × 7 for
+        # three channels.
+        ("resnet50", 25_557_032 - (3 * 49 - 9) * 64 - 990 * 2049),
+        ("densenet121", 7_978_856 - (3 * 49 - 9) * 64 - 990 * 1025),
     ],
 )
 def test_weights_are_as_many_as_published_or_counted_by_hand(name: str, weights: int) -> None:
@@ -143,6 +200,80 @@ def test_resnet18_on_small_pictures_is_the_cifar_variant(tiny: mi.ImageSet) -> N
     assert count == 11_173_962 - 2 * 9 * 64
 
 
+@pytest.mark.parametrize(("name", "original"), [("resnet50", resnet.resnet50), ("densenet121", densenet.densenet121)])
+def test_above_64_pixels_it_is_torchvisions(name: str, original: Callable[[], nn.Module]) -> None:
+    images = noise(3, 96, 96, classes=1000)  # halved five times without a remainder, as are 224
+    ours, theirs = mi.build(name, images), original().to(memory_format=torch.channels_last)
+    weights = ours.body.state_dict()
+    last = "fc" if name == "resnet50" else "classifier"
+    theirs.load_state_dict(weights | {f"{last}.{key}": value for key, value in ours.head.state_dict().items()})
+    x = images.floats()
+    with torch.no_grad():  # the same operations in the same order, in training mode, where statistics are 2 pictures'
+        assert torch.equal(ours(x), theirs((x - ours.mean) / ours.std))
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 12)])
+def test_small_vit_is_torchvisions_on_a_square_of_the_mean_colour(shape: tuple[int, int, int]) -> None:
+    images = noise(*shape)
+    ours = mi.build("small_vit", images)
+    square = 28 if shape[1] == 28 else 14  # four and two patches of 7
+    theirs = vision_transformer.VisionTransformer(square, 7, 4, 2, 64, 128)
+    theirs.conv_proj = nn.Conv2d(shape[0], 64, 7, 7)
+    theirs.heads = nn.Identity()
+    theirs.load_state_dict(ours.body.transformer.state_dict())
+    x = images.floats()
+    padded = ours.mean.expand(2, -1, square, square).clone()
+    padded[:, :, : shape[1], : shape[2]] = x
+    wanted = theirs((padded - ours.mean) / ours.std)
+    # Attention in another order: features have variance 1, and each of 4 layers adds sums of up to 128 products, each
+    # off by about sqrt(128) float eps, 1.4e-6.
+    assert torch.allclose(ours.features(x), wanted, atol=1e-4)
+
+
+def test_a_transformer_has_second_derivatives_and_leaves_the_choice_of_attention_as_it_was(tiny: mi.ImageSet) -> None:
+    model = mi.build("small_vit", tiny)
+    x = tiny.floats(slice(0, 4)).requires_grad_()
+    before = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
+    for module in (model, frozen(model)):
+        (slope,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.square().sum(), x)
+        assert (bend.flatten(1).abs().amax(1) > 0).all()
+    assert (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()) == before
+
+
+def test_vit_b_is_the_published_one_with_smaller_patches() -> None:
+    images = noise(1, 8, 5)
+    model = mi.build("vit_b", images).eval()
+    # 86,567,656 with 1000 classes, 197 tokens and patches of 3 × 16 × 16; here are 4 patches of 4 × 4, and 3 classes.
+    published = 86_567_656 - 768 * (3 * 256 - 16) - 192 * 768 - 997 * 769
+    assert sum(p.numel() for p in model.parameters()) == published
+    assert not any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    x = images.floats()
+    with torch.no_grad():
+        assert model.features(x).shape == (2, WIDTHS["vit_b"])
+        assert torch.equal(frozen(model)(x), model.head(model.features(x)))
+
+
+@pytest.mark.parametrize("method", ["em", "miue"])
+@pytest.mark.parametrize("name", ["small_vit", "small_densenet", "small_resnet50", "resnet50", "densenet121"])
+def test_noise_can_be_crafted_on_it(name: str, method: str) -> None:
+    pictures = torch.randint(0, 256, (8, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = mi.ImageSet(pictures, torch.arange(8) % 2)
+    steps: dict[str, Any] = {"epochs": 1, "steps": 1, "step": 4 / 255, "noise_batch_size": 4, "batch_size": 4}
+    noise = mi.craft(method, images, surrogate=name, **steps)
+    assert 0 < noise.delta.abs().max() <= 8 / 255
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_one_comes_back_from_a_file(name: str, tmp_path: Path) -> None:
+    images = noise(1, 8, 8)
+    model = mi.build(name, images, seed=3)
+    save_model(model, tmp_path / "victim.safetensors")
+    assert torch.equal(
+        mi.features(load_model(tmp_path / "victim.safetensors", device="cpu"), images), mi.features(model, images)
+    )
+
+
 def test_normalisation_is_inside_and_from_the_pictures() -> None:
     generator = torch.Generator().manual_seed(0)
     images = mi.ImageSet(
@@ -163,14 +294,15 @@ def test_constant_pictures_do_not_divide_by_zero() -> None:
     assert torch.isfinite(mi.build("small_resnet", images).eval()(images.floats())).all()
 
 
+@pytest.mark.parametrize("name", ["small_resnet", "small_vit", "small_densenet", "small_resnet50"])
 def test_a_seed_fixes_the_model_and_leaves_global_generators_alone(
-    tiny: mi.ImageSet, monkeypatch: pytest.MonkeyPatch
+    name: str, tiny: mi.ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("it reseeded the GPUs"))
     torch.default_generator.manual_seed(7)
     expected = torch.rand(1)
     torch.default_generator.manual_seed(7)
-    one, two, other = (mi.build("small_resnet", tiny, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (mi.build(name, tiny, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.head.weight, other.head.weight)
@@ -181,18 +313,26 @@ def test_an_unknown_model_is_refused(tiny: mi.ImageSet) -> None:
         mi.build("vgg", tiny)
 
 
-@pytest.mark.parametrize("name", list(mi.MODELS))
+@pytest.mark.parametrize("name", [*OTHERS, *LARGE])
 def test_a_frozen_copy_computes_the_same_without_weight_gradients(
     name: str, easy: tuple[mi.ImageSet, mi.ImageSet]
 ) -> None:
     train, _ = easy
     model = mi.build(name, train)
-    mi.fit(model, train.subset(slice(0, 64)), epochs=2, batch_size=32)  # so that the statistics are not 0 and 1
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as if trained: otherwise these are 0, 1, 1 and 0
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
     x = train.floats(slice(0, 16))
     copied = frozen(model)
     wanted = model.eval()(x)
     assert torch.allclose(copied(x), wanted, rtol=1e-4, atol=1e-4 * float(wanted.detach().abs().max()))
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in copied.modules())
+    assert copied(x[:3]).shape == (3, 3)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in copied.modules()) == UNFOLDED.get(name, 0)
     assert not any(p.requires_grad for p in copied.parameters())
     assert all(p.requires_grad for p in model.parameters())
 
@@ -208,7 +348,7 @@ def test_moments_do_not_depend_on_the_blocks_they_are_counted_in(
         assert torch.equal(whole.std, blocks.std)
 
 
-@pytest.mark.parametrize("name", list(mi.MODELS))
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_file_brings_a_trained_model_back(name: str, easy: tuple[mi.ImageSet, mi.ImageSet], tmp_path: Path) -> None:
     train, test = easy
     model = mi.build(name, train, seed=3)
