@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -275,11 +276,26 @@ def _small_densenet(images: ImageSet) -> tuple[nn.Module, int]:
     return _dense(images, 8, (1, 2, 4, 3), nn.Sequential(*_folding(images, 16)))
 
 
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Inside, attention is matrix products and a softmax rather than one fused kernel.
+
+    A fused one adds gradients on a GPU in no fixed order, has neither second nor forward derivatives, and goes back
+    through bfloat16 on a CPU several times as slowly.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
 class _Transformer(nn.Module):
     """torchvision's vision transformer with the class token for its features, over pictures padded to a square.
 
-    Attention is matrix products and a softmax rather than one fused kernel. A fused one adds gradients on a GPU in no
-    fixed order, has no second derivatives, and goes back through bfloat16 on a CPU several times as slowly.
+    Its attention is plain: see `_plain_attention`.
     """
 
     def __init__(self, padding: tuple[int, int, int, int], transformer: VisionTransformer) -> None:
@@ -289,7 +305,7 @@ class _Transformer(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures `(n, C, H, W)` to class tokens `(n, width)`."""
-        with sdpa_kernel(SDPBackend.MATH):
+        with _plain_attention():
             tokens: Tensor = self.transformer(self.pad(pictures))
         return tokens
 

@@ -231,15 +231,29 @@ def test_small_vit_is_torchvisions_on_a_square_of_the_mean_colour(shape: tuple[i
     assert torch.allclose(ours.features(x), wanted, atol=1e-4)
 
 
-def test_a_transformer_has_second_derivatives_and_leaves_the_choice_of_attention_as_it_was(tiny: mi.ImageSet) -> None:
+def test_a_transformer_has_second_and_forward_derivatives_and_leaves_the_choice_of_attention_as_it_was(
+    tiny: mi.ImageSet,
+) -> None:
     model = mi.build("small_vit", tiny)
     x = tiny.floats(slice(0, 4)).requires_grad_()
-    flags = torch._C._get_flash_sdp_enabled(), torch._C._get_math_sdp_enabled()
+
+    def flags() -> tuple[bool, ...]:
+        fast = torch.backends.mha.get_fastpath_enabled()
+        return fast, torch._C._get_flash_sdp_enabled(), torch._C._get_math_sdp_enabled()
+
+    before = flags()
     for module in (model, frozen(model)):
         (slope,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
         (bend,) = torch.autograd.grad(slope.square().sum(), x)
         assert (bend.flatten(1).abs().amax(1) > 0).all()
-    assert (torch._C._get_flash_sdp_enabled(), torch._C._get_math_sdp_enabled()) == flags
+    with torch.no_grad():  # the forward derivative is the same as the one that goes back
+        _, forward = torch.func.jvp(model.eval(), (x.detach(),), (torch.ones_like(x),))
+    (back,) = torch.autograd.grad(model(x).sum(), x)
+    # Sums of 144 pixels' derivatives in another order: float eps of the sum of their sizes.
+    assert forward.sum() == pytest.approx(float(back.sum()), abs=1e-5 * float(back.abs().sum()))
+    with pytest.raises(AssertionError, match="image height"):
+        model(x[:, :, :5])
+    assert flags() == before
 
 
 def test_vit_b_is_the_published_one_with_smaller_patches() -> None:
