@@ -43,6 +43,7 @@ from .ranks import Batch, Ranks
 from .store import Store, mapped
 
 Objective = Callable[[Any, Tensor, Batch], Tensor]
+Through = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,7 @@ def bilevel(
     execution: Execution,
     train_against: Attack | None = None,
     craft_against: Attack | None = None,
+    through: Through | None = None,
     **rounds: Any,
 ) -> Perturbation:
     """Run the rounds and return the noise, rounded to levels.
@@ -128,6 +130,9 @@ def bilevel(
         views. Where several processes craft together, `batch.all_labels` and `batch.all_features(own)` tell of theirs.
     settings: the method's own arguments, recorded in the result; those that `Loop` has steer the rounds.
     train_against, craft_against: an adversary that moves the views before the surrogate, or the noise, is shown them.
+    through: what the victim will do to the published pictures before it trains, `(n, C, H, W)` → the same, float32 in
+        [0, 1], differentiable. Both phases see view(through(x + δ)) in place of view(x + δ). It is to be a function of
+        `settings`: a checkpoint knows those alone.
     rounds: what of `Loop` the method fixes, or calls otherwise in its settings.
 
     Raises `ValueError` for settings out of range or a class with one picture, `FloatingPointError` if the objective
@@ -147,7 +152,8 @@ def bilevel(
     try:
         with Keeper(execution, ranks, asked) as keeper:
             state = keeper.load()
-            crafting = Crafting(images, objective, loop, method, execution, ranks, train_against, craft_against)
+            against = train_against, craft_against
+            crafting = Crafting(images, objective, loop, method, execution, ranks, *against, through)
             if state is not None:
                 crafting.restore(state)
             resumed_at = crafting.tick
@@ -186,9 +192,10 @@ class Crafting:
         ranks: Ranks,
         train_against: Attack | None,
         craft_against: Attack | None,
+        through: Through | None,
     ) -> None:
         self.images, self.objective, self.loop, self.method, self.ranks = images, objective, loop, method, ranks
-        self.train_against, self.craft_against = train_against, craft_against
+        self.train_against, self.craft_against, self.through = train_against, craft_against, through
         self.share = images if ranks.world == 1 else images.subset(ranks.members(images))
         self.device = torch.device(execution.device or images.device)
         self.progress = execution.progress if ranks.rank == 0 else None
@@ -254,7 +261,8 @@ class Crafting:
         pictures, labels = self._pictures(index)
         self._seed(self.chance, "view", number)
         view = View.random(len(index), self.loop.crop, self.loop.flip, self.chance)
-        seen = view.noisy(pictures, self.delta.read(index))
+        delta = self.delta.read(index)
+        seen = view.noisy(pictures, delta) if self.through is None else view(self._received(pictures, delta))
         with repeatable():
             if self.train_against is not None:
                 self.model.eval()
@@ -295,7 +303,12 @@ class Crafting:
         The value is NaN as well where the gradient holds one: `noise_step` would pass over it in silence.
         """
         view = View.random(len(pictures), self.loop.crop, self.loop.flip, self.chance)
-        seen = view.noisy(pictures, delta)
+        if self.through is None:
+            seen = view.noisy(pictures, delta)
+        else:
+            published = pixel_values(pictures).add_(delta).requires_grad_(True)
+            received = self.through(published)
+            seen = view(received.detach())
         with repeatable():
             if self.craft_against is not None:
                 assert self.judge is not None
@@ -304,7 +317,20 @@ class Crafting:
             with autocast(self.device):
                 value = self.objective(self.judge, seen, batch)
             (gradient,) = torch.autograd.grad(value * gradient_scale(self.device, len(seen)), seen)
-        return view.adjoint(gradient), torch.where(gradient.isnan().any(), math.nan, value.detach())
+        lost = gradient.isnan().any()
+        gradient = view.adjoint(gradient)
+        if self.through is not None:
+            (gradient,) = torch.autograd.grad(received, published, gradient)
+            lost = lost | gradient.isnan().any()
+        return gradient, torch.where(lost, math.nan, value.detach())
+
+    def _received(self, pictures: Tensor, delta: Tensor) -> Tensor:
+        """The noisy pictures as the victim will have them, without a gradient."""
+        noisy = pixel_values(pictures).add_(delta)
+        if self.through is None:
+            return noisy
+        with torch.no_grad():
+            return self.through(noisy)
 
     def _pictures(self, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.share.images[index].to(self.device), self.share.labels[index].to(self.device)
@@ -366,15 +392,15 @@ class Crafting:
         raise FloatingPointError(f"{self.method}: in another process, a value is not finite in round {epoch}")
 
     def _accuracy(self) -> float:
-        """The share of the noisy pictures that the surrogate classifies."""
+        """The share of the noisy pictures that the surrogate classifies, as the victim will have them."""
         judge = frozen(self.model)
         hits = torch.zeros((), dtype=torch.int64, device=self.device)
-        with torch.no_grad(), autocast(self.device):
-            for start in range(0, len(self.share), 512):
-                places = torch.arange(start, min(start + 512, len(self.share)), device=self.share.device)
-                pictures, labels = self._pictures(places)
-                noisy = pixel_values(pictures).add_(self.delta.read(places))
-                hits += (judge(noisy.contiguous(memory_format=torch.channels_last)).argmax(1) == labels).sum()
+        for start in range(0, len(self.share), 512):
+            places = torch.arange(start, min(start + 512, len(self.share)), device=self.share.device)
+            pictures, labels = self._pictures(places)
+            seen = self._received(pictures, self.delta.read(places)).contiguous(memory_format=torch.channels_last)
+            with torch.no_grad(), autocast(self.device):
+                hits += (judge(seen).argmax(1) == labels).sum()
         return int(self.ranks.total(hits)) / len(self.images)
 
     def _new_life(self, life: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from .._errors import check_count
 from ..data import ImageSet
 from ..kernels import similarity
+from ..kernels.jpeg import compressed
 from ..perturbation import Perturbation
 from .bilevel import bilevel
 from .execution import Execution
@@ -35,6 +38,7 @@ def miue(
     step_decay: bool = False,
     crop: int = 4,
     flip: bool = True,
+    jpeg: int | None = None,
     seed: int = 0,
     execution: Execution | None = None,
 ) -> Perturbation:
@@ -51,15 +55,21 @@ def miue(
     The loss has two terms, of weights ω = `similarity_weight` and ζ = `distance_weight`; the paper's ablation leaves
     one of them out, which is a weight of 0. Without either the noise stays 0.
 
+    With `jpeg`, a quality from 1 to 100, the noise is crafted for victims who compress the published pictures: in both
+    phases the surrogate sees them as JPEG of that quality leaves them, with the gradient of `kernels.jpeg`. An adaptive
+    variant that is not in the paper. It costs no further passes.
+
     The defaults are the paper's settings for CIFAR-10. Deviations from the released code, each a parameter: ζ is
     the text's 0.1 (the code's default is 0); the step does not grow while it runs; crops are real ones, and noise is
     optimised through them; every batch of the noise phase holds partners of each of its classes.
     """
     settings = {name: value for name, value in locals().items() if name not in ("images", "execution")}
     similarity.check_weights(temperature, distance_weight, similarity_weight)
+    through = None if jpeg is None else partial(compressed, quality=check_count("jpeg", jpeg, 1, 100))
 
     def objective(model: Any, views: Tensor, batch: Batch) -> Tensor:
         features = batch.all_features(model.features(views))
         return similarity.unchecked(features, batch.all_labels, temperature, distance_weight, similarity_weight)
 
-    return bilevel(images, objective, method="miue", settings=settings, execution=execution or Execution())
+    execution = execution or Execution()
+    return bilevel(images, objective, method="miue", settings=settings, execution=execution, through=through)
