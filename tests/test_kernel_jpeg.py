@@ -132,10 +132,10 @@ def test_a_noise_below_half_a_step_is_gone_and_above_it_is_not() -> None:
 
 
 def explicit(pictures: torch.Tensor, quality: int) -> torch.Tensor:
-    """JPEG in double precision, step by step; the rounding to levels left out, that of coefficients straight-through."""
+    """JPEG in double precision, step by step; without rounding to levels, and straight through that of coefficients."""
 
     def lossy(plane: torch.Tensor, chroma: bool) -> torch.Tensor:
-        n, planes, height, width = plane.shape
+        height, width = plane.shape[2:]
         padded = F.pad(plane, (0, -width % 8, 0, -height % 8), mode="replicate")
         blocks = padded.unfold(2, 8, 8).unfold(3, 8, 8)
         table = quantisation_table(quality, chroma)
@@ -175,7 +175,7 @@ def test_the_gradient_is_that_of_straight_through_rounding(shape: tuple[int, int
 
 
 def test_what_a_limit_cuts_off_has_a_gradient_all_the_same() -> None:
-    """At quality 10 black is quantised to −2 and cut off: noise on it would never start if that stopped the gradient."""
+    """At quality 10 black becomes −2 and is cut off: noise on it would never start if that stopped the gradient."""
     black = torch.zeros((1, 1, 8, 8), requires_grad=True)
     left = compressed(black, 10)
     assert not left.any()
