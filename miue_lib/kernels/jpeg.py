@@ -17,15 +17,18 @@ taken *at* the compressed picture, and that is all.
 
 The limits 0 and 255 are passed straight through as well. At quality 10 a black block, Z₀₀ = −1024, becomes −1040, two
 levels below black, and a clamp there would have the gradient zero, until the noise is large enough to tip Z₀₀ to the
-next step; but from zero it would never start. On Fashion-MNIST, half of whose pixels are black, that makes the
-difference between noise that survives JPEG and noise that does not.
+next step; but from zero it would never start. On Fashion-MNIST, half of whose pixels are black, that decides whether
+noise crafted through JPEG works: six rounds of MI-UE at quality 10 left a victim an accuracy of 0.60, with the clamp's
+own gradient 0.78, as much as without noise (4,000 pictures, one seed).
 
 *One matmul.* With rows b of 64 pixels for blocks, Z is (D ⊗ D) b: all blocks of a batch in one product each way.
 
 *As a codec does it.* Stored pictures have 8 bits, and libjpeg (PIL, torchvision) rounds to 8 bits after every stage,
 and halves of a coefficient's step away from zero. So does this. Blocks at the right and bottom edge are filled up by
 repeating the last pixel, except that below, it is the last row of the *halved* chroma that is repeated. What is left to
-differ is that libjpeg rounds between the two directions of its DCT as well.
+differ is that libjpeg rounds between the two directions of its DCT as well, so that a coefficient near half a step may
+go the other way. Measured at qualities 10 to 90 against PIL: of Fashion-MNIST 98.8 to 99.7 % of pixels are within one
+level, of soft colours with a little noise 95 to 99 %, of random colours 93 to 99.7 %.
 """
 
 from __future__ import annotations
