@@ -17,11 +17,12 @@ from .mi import ESTIMATORS
 from .models import MODELS
 from .noise import METHODS
 from .profiles import PROFILES, Profile
+from .suite import TABLES
 from .train import fit
 
 # What the methods and `fit` take, but is an option of its own here, or none at all.
 _OWN_OPTIONS = frozenset({"epsilon", "seed", "test"})
-_NO_OPTIONS = frozenset({"on_epoch", "execution", "progress"})
+_NO_OPTIONS = frozenset({"on_epoch", "execution", "progress", "defense", "checkpoint", "checkpoint_minutes"})
 _INDENTED: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 _CODES = """\
@@ -83,6 +84,20 @@ examples:
 """
 
 
+_EVALUATE = """\
+Every case of the tables, with every seed of the profile: noise, a victim, its accuracy on clean test pictures. A record
+of each lands in FOLDER/TABLE as soon as its first seed is done. Stop it whenever you like; the same command goes on.
+"""
+
+_EVALUATE_EXAMPLES = """\
+examples:
+  python -m miue_lib evaluate --suite paper --out book/results --data cifar10
+  python -m miue_lib evaluate --suite paper --out book/results --data cifar10 --tables methods --minutes 9
+  python -m miue_lib evaluate --suite paper --out book/results --data folder:imagenet-subset --size 224 \\
+      --tables methods ablation --name "ImageNet subset"
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` is the one that was chosen."""
     main = argparse.ArgumentParser(
@@ -110,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     table = _table({"training": fit}, lambda size, _: size.victim)
     _train(command("train", "train a victim, clean or on published pictures", _TRAIN, f"{table}\n{_TRAIN_EXAMPLES}"))
     _mi(command("mi", "measure what published pictures tell a victim about clean ones", _MI, _MI_EXAMPLES))
+    _evaluate(command("evaluate", "run the tables of the paper and record them", _EVALUATE, _EVALUATE_EXAMPLES))
     return main
 
 
@@ -193,9 +209,33 @@ def _mi(command: argparse.ArgumentParser) -> None:
     add("--slices", type=int, default=200, help=slices)
 
 
-def _settings(add: Callable[..., Any]) -> None:
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("tables").add_argument
+    add("--suite", choices=["paper"], default="paper", help="which tables (default: %(default)s)")
+    add("--tables", nargs="+", choices=TABLES, metavar="TABLE", help=f"some of {', '.join(TABLES)} (default: all)")
+    add("--list", action="store_true", help="say what is recorded and what is left, and end")
+    _profile(add)
+    named = "what the pictures are called in records (default: as the set is called, with how many of them are used)"
+    add("--name", metavar="NAME", help=named)
+    pretrained = "also record victims that begin with the features of this model, which train --out wrote"
+    add("--pretrained", type=Path, metavar="FILE", help=pretrained)
+    add = command.add_argument_group("files").add_argument
+    add(
+        "--out", required=True, type=Path, metavar="FOLDER", help="of the records, JSON; what is there is not run again"
+    )
+    work = "of noise and victims, to go on with (default: ~/.cache/miue_lib/evaluate)"
+    add("--work", type=Path, metavar="FOLDER", help=work)
+    minutes = "stop after so many, at the end of a round or an epoch; run the command again to go on (default: never)"
+    add("--minutes", type=_number, metavar="MINUTES", help=minutes)
+
+
+def _profile(add: Callable[..., Any]) -> None:
     table = "settings to start from: cpu is sized for minutes on two cores, gpu is the paper's (default: by the device)"
     add("--profile", choices=list(PROFILES), help=table)
+
+
+def _settings(add: Callable[..., Any]) -> None:
+    _profile(add)
     named = "others in their place, by the names below: 12, 0.1, 1.6/255, true, null or a word"
     add("--set", nargs="+", action="extend", default=[], type=_setting, metavar="NAME=VALUE", help=named)
 

@@ -15,7 +15,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from inspect import isfunction
 from pathlib import Path
@@ -92,22 +92,66 @@ class Cache:
         return noise
 
     def fit(
-        self, model: str, train: ImageSet, *, test: ImageSet | None = None, seed: int = 0, **settings: Any
+        self,
+        model: str,
+        train: ImageSet,
+        *,
+        test: ImageSet | None = None,
+        seed: int = 0,
+        start: Classifier | None = None,
+        on_epoch: Callable[[int, History], None] | None = None,
+        **settings: Any,
     ) -> tuple[Classifier, History]:
         """A victim `build(model, train, seed=seed)` after `fit(…, train, test=test, seed=seed, **settings)`, and its
-        curves; from the folder if it was trained before."""
+        curves; from the folder if it was trained before. A run that was stopped goes on where its last checkpoint,
+        beside the file to be, left it.
+
+        start: a model of the same architecture whose feature extractor the victim begins with.
+        on_epoch: as in `fit`; not called for what is read.
+        """
         if model in MODELS and not _own(MODELS[model]):
             raise bad("model", f"{model!r} of {MODELS[model].__module__}", "a model of this library")
-        sets = [train] if test is None else [train, test]
-        path = self._path("victim", model, sets, _plain("settings", settings | {"seed": seed}))
+        contents: list[Any] = [images for images in (train, test, start) if images is not None]
+        path = self._path("victim", model, contents, settings | {"seed": seed})
         victim = build(model, train, seed=seed)
         history = _load(path, victim)
         if history is None:
-            history = fit(victim, train, test=test, seed=seed, **settings)
-            weights = {name: tensor.cpu().contiguous() for name, tensor in victim.state_dict().items()}
+            if start is not None:
+                _begin_with(victim, start)
             self.folder.mkdir(parents=True, exist_ok=True)
+            checkpoint = path.with_suffix(".checkpoint")
+            keep: dict[str, Any] = {"on_epoch": on_epoch, "checkpoint": checkpoint}
+            try:
+                history = fit(victim, train, test=test, seed=seed, **keep, **settings)
+            except ValueError:
+                if not checkpoint.exists():
+                    raise
+                checkpoint.unlink()  # not whole
+                return self.fit(model, train, test=test, seed=seed, start=start, on_epoch=on_epoch, **settings)
+            weights = {name: tensor.cpu().contiguous() for name, tensor in victim.state_dict().items()}
             write_whole(path, save(weights, metadata={"history": json.dumps(asdict(history))}))
+            checkpoint.unlink(missing_ok=True)
         return victim, history
+
+    def pictures(self, function: Callable[..., ImageSet], /, *arguments: Any, **settings: Any) -> ImageSet:
+        """The pictures that `function(*arguments, **settings)` returns, from the folder if they were made before.
+
+        function, arguments, settings: as in `keep`. The first argument is an `ImageSet`; what is returned must have its
+        labels and classes, since only the pictures and the name are kept.
+        """
+        name = _name_of(function)
+        path = self._path("pictures", f"{function.__module__}.{name}", arguments, settings)
+        first: ImageSet = arguments[0]
+        try:
+            with safe_open(path, framework="pt") as file:
+                return replace(first, images=file.get_tensor("images").to(first.device), name=file.metadata()["name"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # not there, or not whole
+            made = function(*arguments, **settings)
+        if not torch.equal(made.labels, first.labels) or made.classes != first.classes:
+            raise bad(f"value of {name}", "other labels or classes", "those of the first argument")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, save({"images": made.images.cpu().contiguous()}, metadata={"name": made.name}))
+        return made
 
     def keep(self, function: Callable[..., Any], /, *arguments: Any, **settings: Any) -> Any:
         """The value of `function(*arguments, **settings)`, from the folder if it was computed before.
@@ -121,9 +165,7 @@ class Cache:
 
         Raises `ValueError` for any other function, argument or value.
         """
-        name = getattr(function, "__qualname__", type(function).__name__)
-        if not _on_top(function):
-            raise bad("function", repr(name), "a function at the top of a module of this library")
+        name = _name_of(function)
         path = self._path("reading", f"{function.__module__}.{name}", arguments, settings, "json")
         try:
             return json.loads(path.read_bytes())["value"]
@@ -189,6 +231,22 @@ def _own(function: Any) -> bool:
     return str(function.__module__).partition(".")[0] == __name__.partition(".")[0]
 
 
+def _begin_with(victim: Classifier, start: Classifier) -> None:
+    """Give `victim` the feature extractor of `start`; its head stays as it was drawn."""
+    if start.architecture != victim.architecture or start.picture_shape[0] != victim.picture_shape[0]:
+        given = f"a {start.architecture} for pictures of {start.picture_shape[0]} channels"
+        raise bad("start", given, f"a {victim.architecture} for {victim.picture_shape[0]} channels")
+    victim.body.load_state_dict(start.body.state_dict())
+
+
+def _name_of(function: Any) -> str:
+    """The name of a function at the top of a module of this library; `ValueError` for anything else."""
+    name = getattr(function, "__qualname__", type(function).__name__)
+    if not _on_top(function):
+        raise bad("function", repr(name), "a function at the top of a module of this library")
+    return str(name)
+
+
 def _on_top(function: Any) -> bool:
     """Whether it is a function that a module of this library holds under its name: what is made inside another
     function may depend on more than its source."""
@@ -209,6 +267,8 @@ def _content(name: str, value: Any) -> list[Any]:
         modes = [module.training for module in value.modules()]
         about = [value.architecture, value.picture_shape, value.class_names, modes]
         return ["model", *about, _digest_of(value.state_dict())]
+    if is_dataclass(value) and _own(type(value)):  # a defence: its settings, and whose they are
+        return ["settings", type(value).__qualname__, _plain(name, asdict(value))]  # type: ignore[arg-type]
     return ["plain", _plain(name, value, f"{_PLAIN}; or an ImageSet, a tensor or a Classifier")]
 
 

@@ -24,16 +24,20 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed, nn
 
+from . import evaluate
 from ._console import Progress, Terminated, one_line_warnings, sigterm_raises
-from ._errors import bad, check_count
+from ._errors import bad, check_count, check_number
 from ._options import parser, settings_of
+from .cache import Cache
 from .data import ImageSet, default_device, load
+from .evaluate import Bench
 from .mi import mutual_information
 from .models import build, load_model, save_model
 from .noise import METHODS, craft
 from .noise.execution import of_rank
 from .perturbation import Perturbation
 from .profiles import Profile, profile
+from .suite import TABLES, fitted_to, pretrained, suite
 from .train import History, accuracy, features, fit
 from .visibility import WINDOW, visibility
 
@@ -49,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     count them. Any other exception is a bug, and is not caught.
     """
     asked = parser().parse_args(arguments)
-    run = {"craft": craft_command, "train": train_command, "mi": mi_command}[asked.command]
+    commands = {"craft": craft_command, "train": train_command, "mi": mi_command, "evaluate": evaluate_command}
+    run = commands[asked.command]
     # A rank that has nothing to tidy ends at once, even inside a collective, where no Python handler would run.
     with one_line_warnings(), sigterm_raises() if _writes() else nullcontext():
         try:
@@ -187,6 +192,37 @@ def mi_command(asked: Asked) -> None:
             "±": f"one standard error over {'slices' if asked.slices else 'pairs'}",
         }
     )
+
+
+def evaluate_command(asked: Asked) -> None:
+    """The suite's tables, recorded case by case."""
+    _refuse_several_processes("evaluate")
+    if asked.out.exists() and not asked.out.is_dir():
+        raise bad("--out", repr(str(asked.out)), "a folder, or a path where one can be made")
+    if asked.minutes is not None:
+        check_number("--minutes", asked.minutes, 0)
+    cache = Cache(asked.work or Path.home() / ".cache" / "miue_lib" / "evaluate")
+    device = _chosen(asked.device)
+    start = None if asked.pretrained is None else load_model(asked.pretrained, device=device)
+    train, test = _load(asked, device)
+    size = fitted_to(_profile(asked), train)
+    if size.few < len(train):
+        train = train.balanced(size.few)
+    given = (
+        asked.name or f"{asked.data.removeprefix('folder:').rstrip('/').rpartition('/')[2]}, {len(train):,} pictures"
+    )
+    bench = Bench(size=size, train=train, test=test, cache=cache, data=given, seed=asked.seed, start=start)
+    tables = suite(size, train)
+    cases = [case for table in asked.tables or TABLES for case in tables[table]]
+    if start is not None:
+        cases += pretrained(size, start)
+    with closing(Progress()) as progress:
+        left = evaluate.run(cases, bench, asked.out, minutes=0 if asked.list else asked.minutes, say=progress)
+    runs = len(cases) * size.seeds
+    rows = {"recorded": f"{runs - left} of {runs} runs of {len(cases)} cases, in {asked.out}"}
+    if left:
+        rows["left"] = f"{left} runs: the same command goes on with them"
+    _report(rows)
 
 
 # What is asked for

@@ -19,6 +19,15 @@ class Profile:
     victims. noise: method → settings for `craft`. few: training pictures, for `ImageSet.balanced`, of the chapters that
     measure what was crafted rather than craft. many: MI-UE's settings that change where it is crafted many times over,
     with this and that taken away. depths: the paper's victims by depth, name → for `build`.
+
+    For the tables of `miue_lib.evaluate`: crafts: how many times noise is crafted for the victims of a case, with a
+    seed each. victim_title: what `model` is called. transferred: the methods ("clean" too) whose noise meets every
+    victim. rows: the methods ("clean" too)
+    whose noise is met by every defence and transferred to every victim; resisted: those met by adversarial training.
+    brief: what changes in `victim` where very many are trained. transfer: the victims, name → for `build`, and what
+    changes in `victim` for it. adversarial: what changes in `victim` for adversarial training; attack: its `steps`,
+    and the `step` if it does not grow with the radius. defenses: settings of `DEFENSES`. sweeps: MI-UE's setting →
+    values that are tried.
     """
 
     name: str
@@ -30,6 +39,17 @@ class Profile:
     noise: Mapping[str, Mapping[str, Any]]
     many: Mapping[str, Any]
     depths: Mapping[str, str]
+    crafts: int
+    victim_title: str
+    transferred: tuple[str, ...]
+    rows: tuple[str, ...]
+    resisted: tuple[str, ...]
+    brief: Mapping[str, Any]
+    transfer: Mapping[str, tuple[str, Mapping[str, Any]]]
+    adversarial: Mapping[str, Any]
+    attack: Mapping[str, Any]
+    defenses: Mapping[str, Mapping[str, Any]]
+    sweeps: Mapping[str, tuple[Any, ...]]
 
 
 def _frozen(**settings: Any) -> Mapping[str, Any]:
@@ -39,6 +59,12 @@ def _frozen(**settings: Any) -> Mapping[str, Any]:
 def _by_depth(*, vgg11: str, resnet18: str) -> Mapping[str, str]:
     names = {"Linear": "linear", "2-NN": "2nn", "3-NN": "3nn", "LeNet-5": "lenet5"}
     return MappingProxyType(names | {"VGG-11": vgg11, "ResNet-18": resnet18})
+
+
+def _victims(*names: Mapping[str, str], **settings: Any) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    models = {title: model for part in names for title, model in part.items()}
+    own = {"vit_b": {"learning_rate": 0.01}, "small_vit": {"learning_rate": 0.05}}  # less than convolutions bear
+    return MappingProxyType({title: (m, _frozen(**settings | own.get(m, {}))) for title, m in models.items()})
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -133,6 +159,29 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             ),
             many=_frozen(epochs=6),
             depths=_by_depth(vgg11="small_vgg11", resnet18="small_resnet18"),
+            crafts=3,
+            victim_title="small ResNet",
+            rows=("clean", "em", "miue"),
+            transferred=("clean", "em", "tue", "miue"),
+            resisted=("clean", "rem", "miue"),
+            brief=_frozen(epochs=6),
+            transfer=_victims(
+                _by_depth(vgg11="small_vgg11", resnet18="small_resnet18"),
+                {"ResNet-50": "small_resnet50", "DenseNet-121": "small_densenet", "ViT-B": "small_vit"},
+                epochs=6,
+                learning_rate=0.1,
+            ),
+            adversarial=_frozen(epochs=6),
+            attack=_frozen(steps=2),
+            defenses=_frozen(),
+            sweeps=_frozen(
+                epsilon=(4 / 255, 8 / 255, 16 / 255),
+                step=(0.8 / 255, 3.2 / 255),
+                steps=(1, 4),
+                temperature=(0.1, 0.5),
+                distance_weight=(0.0, 10.0),
+                surrogate=("small_vgg11", "3nn"),
+            ),
         ),
         # The paper's settings: CIFAR-10, ResNet-18, 100 epochs.
         "gpu": Profile(
@@ -145,6 +194,27 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             noise=_frozen(**{name: _frozen() for name in METHODS}),
             many=_frozen(),
             depths=_by_depth(vgg11="vgg11", resnet18="resnet18"),
+            crafts=1,
+            victim_title="ResNet-18",
+            transferred=("clean", "em", "ap", "ar", "sem", "gue", "tue", "miue"),
+            rows=("clean", "em", "ap", "ar", "sem", "gue", "tue", "miue"),
+            resisted=("clean", "em", "sem", "rem", "tue", "miue"),
+            brief=_frozen(),
+            transfer=_victims(
+                _by_depth(vgg11="vgg11", resnet18="resnet18"),
+                {"ResNet-50": "resnet50", "DenseNet-121": "densenet121", "ViT-B": "vit_b"},
+            ),
+            adversarial=_frozen(schedule="multi-step", weight_decay=5e-4),
+            attack=_frozen(steps=10, step=2 / 255),
+            defenses=_frozen(),
+            sweeps=_frozen(
+                epsilon=(4 / 255, 6 / 255, 12 / 255, 16 / 255),
+                step=(0.1 / 255, 0.4 / 255, 0.8 / 255),
+                steps=(5, 20),
+                temperature=(0.05, 0.2, 0.5),
+                distance_weight=(0.01, 1.0, 10.0),
+                surrogate=("vgg11", "resnet50"),
+            ),
         ),
     }
 )

@@ -7,23 +7,31 @@ in them.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._errors import bad, check_choice, check_count, check_flag, check_number
+from ._files import read_tagged, write_whole
 from .data import ImageSet
 from .kernels.crop_flip import View
 
-SCHEDULES = ("one-cycle", "cosine")
+SCHEDULES = ("one-cycle", "cosine", "multi-step")
 _TEST_BATCH = 512
+_FORMAT = "miue_lib.training/1"
+
+# (model, pictures, labels, generator) → pictures and targets to train on instead: see `fit`.
+Defense = Callable[[nn.Module, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 def precision(device: torch.device) -> torch.dtype:
@@ -91,20 +99,32 @@ def fit(
     schedule: str = "one-cycle",
     crop: int = 2,
     flip: bool = True,
+    defense: Defense | None = None,
     seed: int = 0,
     on_epoch: Callable[[int, History], None] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_minutes: float = 10.0,
 ) -> History:
     """Train `model` in place on `train` and return its curves.
 
-    schedule: `"one-cycle"` (a line up over the first fifth, after Smith and Topin 2019, then half a cosine down to 0)
-        or `"cosine"` (half a cosine down from the start), both step by step.
+    schedule: `"one-cycle"` (a line up over the first fifth, after Smith and Topin 2019, then half a cosine down to 0),
+        `"cosine"` (half a cosine down from the start) or `"multi-step"` (a tenth after two fifths, a hundredth after
+        four), all step by step.
     crop: pixels of zero padding before the random crop. flip: horizontal flips.
+    defense: called with the model, a batch of augmented pictures `(n, C, H, W)` in [0, 1], their labels `(n,)` and a
+        generator; returns what is trained on instead: pictures, and labels or, for each class, probabilities `(n, K)`.
+        `miue_lib.defenses` has some.
     seed: fixes the order and the augmentation. With the model's own seed it fixes the result, bit for bit, on a given
         CPU and number of threads; on a GPU, cuDNN is asked for deterministic algorithms.
     on_epoch: called with the epoch's number, from 1, and the curves so far.
+    checkpoint: a file for the state of the run. If it is there, training goes on from it, to the same result, bit for
+        bit on a CPU. It is written after an epoch when `checkpoint_minutes` have passed, and when `on_epoch` raises,
+        and stays after the run: remove it once the model is saved.
 
-    Raises `ValueError` for a setting out of range, and `FloatingPointError` when the loss stops being finite.
+    Raises `ValueError` for a setting out of range or a checkpoint that is damaged or of another run, and
+    `FloatingPointError` when the loss stops being finite.
     """
+    asked = {name: repr(value) for name, value in locals().items() if name not in _NOT_ASKED}
     check_model(model, train)
     if test is not None:
         check_model(model, test)
@@ -112,6 +132,7 @@ def fit(
     check_count("epochs", epochs)
     check_count("crop", crop, 0, min(train.images.shape[2:]) - 1)
     check_count("seed", seed, 0)
+    check_number("checkpoint_minutes", checkpoint_minutes, 0)
     generator = torch.Generator(train.device).manual_seed(seed)
     descent = Descent(
         model,
@@ -122,12 +143,19 @@ def fit(
         schedule=schedule,
     )
     model.to(memory_format=torch.channels_last)
-    history = History()
-    start = time.perf_counter()
-    for epoch in range(1, epochs + 1):
+    history, saved = History(), None
+    if checkpoint is not None:
+        sets = [None if images is None else images.fingerprint for images in (train, test)]
+        saved = _Saved(Path(checkpoint), asked | {"pictures": sets}, descent, generator)
+        history = saved.restore()
+    start = time.perf_counter() - (history.seconds[-1] if history.seconds else 0.0)
+    kept = time.perf_counter()
+    for epoch in range(len(history.loss) + 1, epochs + 1):
         model.train()
         views = shuffled(train, batch_size, crop, flip, generator)
-        batches = ((view(train.floats(i)), train.labels[i]) for i, view in views)
+        batches: Iterator[tuple[Tensor, Tensor]] = ((view(train.floats(i)), train.labels[i]) for i, view in views)
+        if defense is not None:
+            batches = _defended(batches, defense, model, generator)
         with repeatable():
             loss, accuracy_ = _epoch(descent, batches)
         history.loss.append(loss)
@@ -135,9 +163,67 @@ def fit(
         if test is not None:
             history.test_accuracy.append(accuracy(model, test))
         history.seconds.append(time.perf_counter() - start)
-        if on_epoch is not None:
-            on_epoch(epoch, history)
+        if saved is not None and time.perf_counter() - kept >= 60 * checkpoint_minutes:
+            saved.save(history)
+            kept = time.perf_counter()
+        try:
+            if on_epoch is not None:
+                on_epoch(epoch, history)
+        except BaseException:
+            if saved is not None:
+                saved.save(history)
+            raise
     return history
+
+
+_NOT_ASKED = ("model", "train", "test", "on_epoch", "checkpoint", "checkpoint_minutes")
+
+
+def _defended(
+    batches: Iterator[tuple[Tensor, Tensor]], defense: Defense, model: nn.Module, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for pictures, labels in batches:
+        yield defense(model, pictures, labels, generator)
+
+
+class _Saved:
+    """A run of `fit` in a file: what it is a run of (`asked`), and everything that its next epochs depend on."""
+
+    def __init__(self, path: Path, asked: dict[str, Any], descent: Descent, generator: torch.Generator) -> None:
+        if not path.parent.is_dir() or path.is_dir():
+            raise bad("checkpoint", repr(str(path)), "a file in a folder that exists")
+        self.path, self.asked, self.descent, self.generator = path, asked, descent, generator
+
+    def save(self, history: History) -> None:
+        momenta, rest = self.descent.state()
+        tensors = {f"model.{name}": tensor for name, tensor in self.descent.model.state_dict().items()}
+        tensors |= {f"optimiser.{name}": tensor for name, tensor in momenta.items()}
+        tensors["random"] = self.generator.get_state()
+        about = {"asked": self.asked, "rest": rest, "history": asdict(history)}
+        whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        write_whole(self.path, save(whole, metadata={"format": _FORMAT, "about": json.dumps(about)}))
+
+    def restore(self) -> History:
+        """The curves of the epochs that are done: none if the file is not there."""
+        if not self.path.exists():
+            return History()
+        tensors, about = read_tagged(self.path, _FORMAT, "checkpoint", "file that fit has written")
+        if about["asked"] != self.asked:
+            differ = [name for name, value in self.asked.items() if about["asked"].get(name) != value]
+            given = f"{str(self.path)!r}, of a run with other {', '.join(differ)}"
+            raise bad("checkpoint", given, "that of a run with the same pictures and settings")
+
+        def those(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        try:
+            self.descent.model.load_state_dict(those("model."))
+            self.descent.restore(those("optimiser."), about["rest"])
+        except (RuntimeError, KeyError) as error:
+            why = str(error).splitlines()[0]
+            raise bad("checkpoint", f"{str(self.path)!r} ({why})", "that of a run of this model") from error
+        self.generator.set_state(tensors["random"])
+        return History(**about["history"])
 
 
 class Descent:
@@ -165,6 +251,8 @@ class Descent:
 
         def share(step: int) -> float:
             """Of the peak learning rate, at a step from 0."""
+            if schedule == "multi-step":
+                return 0.1 ** int(5 * step / (2 * steps))  # a tenth more from each two fifths on
             if step < rise:
                 return (step + 1) / rise
             return 0.5 + 0.5 * math.cos(math.pi * (step - rise) / max(1, steps - rise))
@@ -184,7 +272,10 @@ class Descent:
         self.synchronise = synchronise
 
     def step(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One step on pictures in [0, 1]; the mean cross-entropy in nats and the number classified, on the device."""
+        """One step on pictures in [0, 1]; the mean cross-entropy in nats and the number classified, on the device.
+
+        labels: int64 `(n,)`, or probabilities `(n, K)`; classified is a picture whose likeliest class is predicted.
+        """
         with autocast(self.device):
             logits = self.model(pictures.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), labels)
@@ -195,7 +286,8 @@ class Descent:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
-        return loss.detach(), (logits.argmax(1) == labels).sum()
+        likeliest = labels.argmax(1) if labels.is_floating_point() else labels
+        return loss.detach(), (logits.argmax(1) == likeliest).sum()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `restore` needs, the model's weights apart: tensors, and values that JSON can hold."""

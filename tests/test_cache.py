@@ -12,6 +12,7 @@ import torch
 import miue_lib as mi
 from miue_lib import cache as module
 from miue_lib import train as of_the_library
+from miue_lib.defenses import Cutout, MixUp, bit_depth
 from miue_lib.noise import Method
 from miue_lib.theory.accuracy import information_range
 
@@ -52,6 +53,75 @@ def test_a_victim_is_trained_once(tmp_path, easy, counted):
     for changed in ({"seed": 4}, {"epochs": 1}, {"test": None}):
         cache.fit("small_resnet", train, **({"test": test, "seed": 3} | settings | changed))
     assert counted == ["fit"] * 4
+
+
+def test_a_defense_and_a_start_are_part_of_the_name(tmp_path, easy, counted):
+    train, _ = easy
+    cache = mi.Cache(tmp_path)
+    settings = {"epochs": 1, "batch_size": 64}
+    for _ in range(2):
+        for defense in (None, Cutout(size=2), Cutout(size=4), MixUp()):
+            cache.fit("small_resnet", train, defense=defense, **settings)
+        for seed in (7, 8):
+            cache.fit("small_resnet", train, start=mi.build("small_resnet", train, seed=seed), **settings)
+    assert counted == ["fit"] * 6
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_a_victim_begins_with_the_features_of_its_start(tmp_path, easy):
+    train, _ = easy
+    start = mi.build("small_resnet", train, seed=9)
+    settings = {"epochs": 1, "batch_size": 192, "learning_rate": 1e-12}
+    victim, _ = mi.Cache(tmp_path).fit("small_resnet", train, seed=1, start=start, **settings)
+    fresh = mi.build("small_resnet", train, seed=1)
+    assert torch.equal(victim.body[2].weight, start.body[2].weight)
+    assert torch.equal(victim.head.weight, fresh.head.weight)
+    assert not torch.equal(victim.body[2].weight, fresh.body[2].weight)
+
+
+def test_a_victim_that_was_stopped_goes_on(tmp_path, easy, counted):
+    train, _ = easy
+    cache = mi.Cache(tmp_path)
+    settings = {"epochs": 3, "batch_size": 64}
+
+    def stop(epoch, history):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.fit("small_resnet", train, on_epoch=stop, **settings)
+    (checkpoint,) = tmp_path.glob("*.checkpoint")
+    epochs = []
+    victim, history = cache.fit("small_resnet", train, on_epoch=lambda e, _: epochs.append(e), **settings)
+    assert epochs == [3] and not checkpoint.exists()
+    expected, curves = mi.Cache(tmp_path / "other").fit("small_resnet", train, **settings)
+    assert curves.loss == history.loss and torch.equal(expected.head.weight, victim.head.weight)
+    path = next(tmp_path.glob("victim-*.safetensors"))
+    path.unlink()
+    path.with_suffix(".checkpoint").write_bytes(b"not one")
+    _, again = cache.fit("small_resnet", train, **settings)
+    assert again.loss == history.loss and not path.with_suffix(".checkpoint").exists()
+
+
+def test_defended_pictures_are_made_once(tmp_path, tiny, monkeypatch):
+    cache = mi.Cache(tmp_path)
+    made = [cache.pictures(bit_depth, tiny, bits=bits) for bits in (1, 2, 1)]
+    assert len(list(tmp_path.iterdir())) == 2
+    expected = bit_depth(tiny, bits=1)
+    for images in (made[0], made[2]):
+        assert torch.equal(images.images, expected.images) and torch.equal(images.labels, tiny.labels)
+        assert (images.name, images.classes, images.fingerprint) == (
+            expected.name,
+            tiny.classes,
+            expected.fingerprint,
+        )
+    path = next(tmp_path.iterdir())
+    path.write_bytes(path.read_bytes()[:50])
+    assert {cache.pictures(bit_depth, tiny, bits=bits).fingerprint for bits in (1, 2)} == {
+        images.fingerprint for images in made
+    }
+    with pytest.raises(ValueError, match="function: got '.*<lambda>', expected a function at the top of a module"):
+        cache.pictures(lambda images: images, tiny)
 
 
 def names(cache, easy, **changed):
@@ -103,7 +173,11 @@ def test_the_digest_is_of_every_source(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c, s: c.fit("small_resnet", s, on_epoch=print), "settings['on_epoch']: got builtin_function_or_method"),
+        (lambda c, s: c.fit("small_resnet", s, defense=print), "settings['defense']: got builtin_function_or_method"),
+        (
+            lambda c, s: c.fit("small_resnet", s, start=mi.build("linear", s)),
+            "start: got a linear for pictures of 1 channels, expected a small_resnet for 1 channels",
+        ),
         (lambda c, s: c.craft("em", s, surrogate=mi.build("small_resnet", s)), "settings['surrogate']: got Classifier"),
         (
             lambda c, s: c.craft("random", s, epsilon=torch.tensor(0.1)),

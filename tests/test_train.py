@@ -105,6 +105,12 @@ def test_schedules_rise_and_fall_where_they_say(schedule: str, peak: int) -> Non
         assert all(0 < rate <= 0.2 + 1e-12 for rate in rates(few))
 
 
+def test_the_multi_step_schedule_divides_by_ten_after_two_and_four_fifths() -> None:
+    descent = Descent(nn.Linear(1, 1), steps=10, learning_rate=1.0, momentum=0, weight_decay=0, schedule="multi-step")
+    share = descent.scheduler.lr_lambdas[0]
+    assert [share(step) for step in range(10)] == pytest.approx([1] * 4 + [0.1] * 4 + [0.01] * 2)
+
+
 def test_one_step_is_stochastic_gradient_descent(easy: Bands) -> None:
     """The first step of `fit`, redone by hand on the same view: learning rate, decay and gradient are what they say."""
     train, _ = easy
@@ -182,7 +188,9 @@ def test_models_that_do_not_fit_are_refused(easy: Bands) -> None:
         ({"learning_rate": 0}, "learning_rate: got 0, expected a finite number > 0"),
         ({"learning_rate": float("nan")}, "learning_rate: got nan"),
         ({"momentum": 2}, r"momentum: got 2, expected a number in \[0, 1\]"),
-        ({"schedule": "step"}, "schedule: got 'step', expected one of 'one-cycle', 'cosine'"),
+        ({"schedule": "step"}, "schedule: got 'step', expected one of 'one-cycle', 'cosine', 'multi-step'"),
+        ({"checkpoint": "no/such/folder"}, "checkpoint: got 'no/such/folder', expected a file in a folder that exists"),
+        ({"checkpoint_minutes": -1}, "checkpoint_minutes: got -1, expected a finite number >= 0"),
         ({"flip": "no"}, "flip: got 'no', expected True or False"),
         ({"crop": -1}, "crop: got -1, expected a whole number from 0 to 11"),
         ({"crop": 12}, "crop: got 12, expected a whole number from 0 to 11"),
@@ -199,3 +207,93 @@ def test_a_loss_that_is_not_finite_stops_the_run(easy: Bands) -> None:
         model.head.bias[0] = torch.inf
     with pytest.raises(FloatingPointError, match="the training loss became"):
         mi.fit(model, easy[0], epochs=1)
+
+
+def test_a_defense_decides_what_is_trained_on(easy: Bands) -> None:
+    """One that swaps pictures and labels for others: training on those others by hand gives the same weights."""
+    train, _ = easy
+    seen = []
+
+    def inverted(model: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, generator: torch.Generator):
+        assert model.training
+        seen.append(len(pictures))
+        return 1 - pictures, labels
+
+    other = mi.ImageSet(255 - train.images, train.labels)
+    settings = {"epochs": 2, "batch_size": 64, "crop": 0, "seed": 2}
+    model, by_hand = mi.build("small_resnet", train), mi.build("small_resnet", train)
+    history = mi.fit(model, train, defense=inverted, **settings)  # type: ignore[arg-type]
+    expected = mi.fit(by_hand, other, **settings)  # type: ignore[arg-type]
+    assert seen == [64] * 6
+    # 1 − u/255 and (255 − u)/255 differ in the last bit; two epochs of bfloat16 make more of it, a wrong picture much.
+    assert history.loss == pytest.approx(expected.loss, rel=0.02)
+    assert mi.fit(mi.build("small_resnet", train), train, **settings).loss != pytest.approx(expected.loss, rel=0.02)  # type: ignore[arg-type]
+
+
+def test_targets_may_be_probabilities(easy: Bands) -> None:
+    train, _ = easy
+
+    def certain(model: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, generator: torch.Generator):
+        return pictures, F.one_hot(labels, 3).float()
+
+    settings = {"epochs": 1, "batch_size": 64}
+    models = [mi.build("small_resnet", train) for _ in range(2)]
+    plain = mi.fit(models[0], train, **settings)  # type: ignore[arg-type]
+    soft = mi.fit(models[1], train, defense=certain, **settings)  # type: ignore[arg-type]
+    # The same sum in another order: float32 rounds it differently, and nothing else may differ.
+    assert soft.loss == pytest.approx(plain.loss, rel=1e-4)
+    assert soft.train_accuracy == pytest.approx(plain.train_accuracy, abs=2 / 192)
+
+
+def noisy(model: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, generator: torch.Generator):
+    return (pictures + 0.1 * torch.rand(pictures.shape, generator=generator)).clamp(0, 1), labels
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(easy: Bands, tmp_path) -> None:
+    train, test = easy
+    settings: dict = {"test": test, "epochs": 4, "batch_size": 32, "crop": 1, "defense": noisy, "seed": 5}
+
+    def stop(epoch: int, history: mi.History) -> None:
+        if epoch == 2:
+            raise Stop
+
+    whole, broken, resumed = (mi.build("small_resnet", train) for _ in range(3))
+    expected = mi.fit(whole, train, **settings)
+    file = tmp_path / "run"
+    with pytest.raises(Stop):
+        mi.fit(broken, train, checkpoint=file, on_epoch=stop, **settings)
+    epochs: list[int] = []
+    history = mi.fit(resumed, train, checkpoint=file, on_epoch=lambda epoch, _: epochs.append(epoch), **settings)
+    assert epochs == [3, 4]
+    assert (history.loss, history.test_accuracy) == (expected.loss, expected.test_accuracy)
+    assert history.seconds == sorted(history.seconds)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name])
+    assert file.exists()
+
+
+def test_a_checkpoint_is_written_by_the_clock_and_refused_by_another_run(easy: Bands, tmp_path) -> None:
+    train, _ = easy
+    file = tmp_path / "run"
+
+    def run(model: str = "small_resnet", images: mi.ImageSet = train, **more: object) -> None:
+        settings: dict = {"epochs": 1, "batch_size": 64, "checkpoint": file, "checkpoint_minutes": 0} | more
+        mi.fit(mi.build(model, images), images, **settings)
+
+    run(checkpoint_minutes=10)
+    assert not file.exists()
+    run()
+    assert file.exists()
+    with pytest.raises(ValueError, match=r"checkpoint: got '.*', of a run with other learning_rate, expected that of"):
+        run(learning_rate=0.05)
+    with pytest.raises(ValueError, match="of a run with other pictures"):
+        run(images=train.subset(slice(0, 128)))
+    with pytest.raises(ValueError, match="expected that of a run of this model"):
+        run("linear")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="expected a whole file that fit has written"):
+        run()

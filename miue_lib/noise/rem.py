@@ -66,7 +66,7 @@ def rem(
 
 
 def error_minimising(
-    images: ImageSet, method: str, settings: dict[str, Any], execution: Execution | None, **against: Attack
+    images: ImageSet, method: str, settings: dict[str, Any], execution: Execution | None, **against: Any
 ) -> Perturbation:
     """What REM and SEM share: the cross-entropy of the surrogate on what `craft_against` makes of the noisy views."""
 
