@@ -16,8 +16,39 @@
 # MI-UE](building_miue.ipynb) for the method and [The zoo](the_zoo.ipynb) for the others.
 
 # %% [markdown] tags=["badge"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/book/evaluating_miue.ipynb)
 
 # %% tags=["setup", "hide-cell"]
+# Makes this notebook ready on Colab. Where miue_lib is installed, as in your own copy of the book, nothing changes;
+# torch, numpy and whatever else is already there are never reinstalled.
+import importlib.metadata
+import subprocess
+import sys
+
+import torch
+
+
+def installed(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def pip_install(*what):
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *what], check=True)
+
+
+if installed("miue_lib") != "0.1.0":
+    pip_install("--no-deps", "miue_lib @ https://github.com/OWNER/REPOSITORY/archive/refs/tags/v0.1.0.zip")
+needed = ["numba>=0.61", "safetensors>=0.8", "pillow>=11", "matplotlib>=3.9", "ipywidgets>=8.1", "scikit-learn>=1.5"]
+if missing := [requirement for requirement in needed if not installed(requirement.split(">=")[0])]:
+    pip_install(*missing)
+
+if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11):
+    print(f"torch {torch.__version__} was left as it is, but this book is tested with 2.11 and newer.")
+if not torch.cuda.is_available():
+    print("No GPU: slower, but it runs. For a GPU on Colab: Runtime → Change runtime type → T4 GPU, then Run all.")
 
 # %% tags=["parameters"]
 profile = "cpu"  # "gpu" runs the paper's size: CIFAR-10, ResNet-18, 100 epochs; for a fast GPU and many hours
@@ -299,7 +330,7 @@ for name, seen in (("all clean", sound), (f"noise on {first!r} alone", spoilt)):
 
 # %%
 varied = results.pivot(evaluate.side_by_side(tables["sensitivity"], bench))
-usual = dict(run.noise["miue"]) | dict(run.many)
+usual = dict(run.noise["miue"]) | dict(run.swept)
 words = {
     "epsilon": ("budget ε (levels of 255)", 255),
     "step": ("step α (levels of 255)", 255),

@@ -115,6 +115,7 @@ seed = 0
 # $s$ along a direction of its own, where there is room. The head is trained on the shifted features (the source).
 
 # %%
+import functools
 import math
 import warnings
 
@@ -233,16 +234,25 @@ run = mi.profile(profile)
 train, test = mi.load(run.data)
 train = train.balanced(run.few)
 cache = mi.Cache("cache")
-data = {"clean": train}
-for name, method in {"random": "random", "EM": "em", "MI-UE": "miue"}.items():
-    data[name] = train.with_(cache.craft(method, train, epsilon=8 / 255, seed=seed, **run.noise[method]))
+names = {"random": "random", "EM": "em", "MI-UE": "miue"}
+craft = [
+    functools.partial(cache.craft, method, train, epsilon=8 / 255, seed=seed, **run.noise[method])
+    for method in names.values()
+]
+data = {"clean": train} | {name: train.with_(one) for name, one in zip(names, cache.at_once(craft), strict=True)}
+fit = {
+    (name, k): functools.partial(cache.fit, run.model, images, test=test, seed=seed + 1 + k, **run.victim)
+    for name, images in data.items()
+    for k in range(run.seeds)
+}
+fitted = dict(zip(fit, cache.at_once(fit.values()), strict=True))
 labels, test_labels = (images.labels.cpu().numpy() for images in (train, test))
 held = rng.random(len(train)) < 0.5
 
 rows = {name: [] for name in data}
 for name, images in data.items():
     for k in range(run.seeds):
-        victim, history = cache.fit(run.model, images, test=test, seed=seed + 1 + k, **run.victim)
+        victim, history = fitted[name, k]
         z, poisoned = (mi.features(victim, part) for part in (train, images))
         source, target = (part.double().cpu().numpy() for part in (poisoned, z))
         net = MLPClassifier((64,), max_iter=200, random_state=seed + k, early_stopping=True)
@@ -351,7 +361,7 @@ def swap_within_classes(labels, held, rng):
     return order
 
 
-victim, history = cache.fit(run.model, train, test=test, seed=seed + 1, **run.victim)
+victim, history = fitted["clean", 0]
 z = mi.features(victim, train)
 order = swap_within_classes(labels, held, rng)
 versions = {

@@ -30,6 +30,7 @@ exit codes:
   0    done
   1    failed at work: a loss that is no longer finite, memory or disk that ran out, a download that broke off
   2    arguments or input that cannot be used
+  3    evaluate: stopped in time with runs left, which the same command goes on with
   130  interrupted (Ctrl-C)
   143  terminated (SIGTERM)
 """
@@ -213,7 +214,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("tables").add_argument
     add("--suite", choices=["paper"], default="paper", help="which tables (default: %(default)s)")
     add("--tables", nargs="+", choices=TABLES, metavar="TABLE", help=f"some of {', '.join(TABLES)} (default: all)")
-    add("--list", action="store_true", help="say what is recorded and what is left, and end")
+    add("--list", action="store_true", help="say which cases there are and how many runs are recorded, and end")
     _profile(add)
     named = "what the pictures are called in records (default: as the set is called, with how many of them are used)"
     add("--name", metavar="NAME", help=named)
@@ -223,9 +224,13 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     add(
         "--out", required=True, type=Path, metavar="FOLDER", help="of the records, JSON; what is there is not run again"
     )
-    work = "of noise and victims, to go on with (default: ~/.cache/miue_lib/evaluate)"
+    work = "of noise and victims, to go on with; 45 MB a ResNet-18, to be removed by hand (default: ~/.cache/miue_lib/"
+    work += "evaluate)"
     add("--work", type=Path, metavar="FOLDER", help=work)
-    minutes = "stop after so many, at the end of a round or an epoch; run the command again to go on (default: never)"
+    minutes = (
+        "stop after so many, at the end of a round or an epoch (GUE and purifiers, which have neither, are run to "
+    )
+    minutes += "their end); run the command again to go on (default: never)"
     add("--minutes", type=_number, metavar="MINUTES", help=minutes)
 
 

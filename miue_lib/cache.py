@@ -11,8 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import platform
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
@@ -27,9 +25,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ._errors import bad
-from ._files import write_whole
+from ._files import digest_of, write_whole
+from ._machine import processor
 from .data import ImageSet
-from .models import MODELS, Classifier, build
+from .models import MODELS, Classifier, begin_with, build
 from .noise import METHODS, craft
 from .perturbation import Perturbation
 from .train import History, fit
@@ -43,8 +42,10 @@ def _digest_of_source() -> str:
     return digest.hexdigest()
 
 
-_LIBRARY = _digest_of_source()  # now: a file that is edited later is not what this process runs
+LIBRARY = _digest_of_source()  # now: a file that is edited later is not what this process runs
 
+
+_MINUTES = 1.0  # between two checkpoints: what a killed run loses at most, besides an epoch
 
 T = TypeVar("T")
 
@@ -80,6 +81,7 @@ class Cache:
         self.folder.mkdir(parents=True, exist_ok=True)
         checkpoint = path.with_suffix(".checkpoint")
         keep: dict[str, Any] = {"progress": progress, "checkpoint": checkpoint, "resume": True}
+        keep |= {"checkpoint_minutes": _MINUTES}
         try:
             noise = craft(method, images, **keep, **settings)
         except ValueError:
@@ -117,10 +119,10 @@ class Cache:
         history = _load(path, victim)
         if history is None:
             if start is not None:
-                _begin_with(victim, start)
+                begin_with(victim, start)
             self.folder.mkdir(parents=True, exist_ok=True)
             checkpoint = path.with_suffix(".checkpoint")
-            keep: dict[str, Any] = {"on_epoch": on_epoch, "checkpoint": checkpoint}
+            keep: dict[str, Any] = {"on_epoch": on_epoch, "checkpoint": checkpoint, "checkpoint_minutes": _MINUTES}
             try:
                 history = fit(victim, train, test=test, seed=seed, **keep, **settings)
             except ValueError:
@@ -204,7 +206,7 @@ class Cache:
         given = {f"arguments[{i}]": value for i, value in enumerate(arguments)}
         given |= {f"settings[{key!r}]": value for key, value in sorted(settings.items())}
         contents = {key: _content(key, value) for key, value in given.items()}
-        depends = [kind, name, contents, _machine(_first_device(given.values())), _LIBRARY]
+        depends = [kind, name, contents, _machine(_first_device(given.values())), LIBRARY]
         digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
         return self.folder / f"{kind}-{name.rpartition('.')[2]}-{digest[:24]}.{ending}"
 
@@ -227,16 +229,8 @@ def _load(path: Path, victim: Classifier) -> History | None:
 
 
 def _own(function: Any) -> bool:
-    """Whether `_LIBRARY` is a digest of its source too."""
+    """Whether `LIBRARY` is a digest of its source too."""
     return str(function.__module__).partition(".")[0] == __name__.partition(".")[0]
-
-
-def _begin_with(victim: Classifier, start: Classifier) -> None:
-    """Give `victim` the feature extractor of `start`; its head stays as it was drawn."""
-    if start.architecture != victim.architecture or start.picture_shape[0] != victim.picture_shape[0]:
-        given = f"a {start.architecture} for pictures of {start.picture_shape[0]} channels"
-        raise bad("start", given, f"a {victim.architecture} for {victim.picture_shape[0]} channels")
-    victim.body.load_state_dict(start.body.state_dict())
 
 
 def _name_of(function: Any) -> str:
@@ -260,25 +254,16 @@ def _content(name: str, value: Any) -> list[Any]:
     if isinstance(value, ImageSet):
         return ["pictures", value.fingerprint, value.classes]
     if isinstance(value, Tensor):
-        return ["tensor", _digest_of({"": value})]
+        return ["tensor", digest_of({"": value})]
     if isinstance(value, Classifier):
         if value.architecture not in MODELS:
             raise bad(name, "a Classifier of an unknown architecture", "one made by build")
         modes = [module.training for module in value.modules()]
         about = [value.architecture, value.picture_shape, value.class_names, modes]
-        return ["model", *about, _digest_of(value.state_dict())]
-    if is_dataclass(value) and _own(type(value)):  # a defence: its settings, and whose they are
+        return ["model", *about, digest_of(value.state_dict())]
+    if is_dataclass(value) and callable(value) and _own(type(value)):  # a defence: its settings, and whose they are
         return ["settings", type(value).__qualname__, _plain(name, asdict(value))]  # type: ignore[arg-type]
     return ["plain", _plain(name, value, f"{_PLAIN}; or an ImageSet, a tensor or a Classifier")]
-
-
-def _digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _first_device(values: Iterable[Any]) -> torch.device:
@@ -313,13 +298,11 @@ def _version(package: str) -> str | None:
 
 def _machine(device: torch.device) -> list[Any]:
     """What else decides the last bits: the same program on another processor rounds differently."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     backends: Any = torch.backends
     return [
         [_version(package) for package in ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "numba")],
         torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        model[1] if model else platform.processor() or platform.machine(),
+        processor(),
         torch.get_num_threads(),
         [
             backends.mkldnn.matmul.fp32_precision,

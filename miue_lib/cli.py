@@ -14,6 +14,7 @@ import shlex
 import statistics
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -32,7 +33,7 @@ from .cache import Cache
 from .data import ImageSet, default_device, load
 from .evaluate import Bench
 from .mi import mutual_information
-from .models import build, load_model, save_model
+from .models import begin_with, build, load_model, save_model
 from .noise import METHODS, craft
 from .noise.execution import of_rank
 from .perturbation import Perturbation
@@ -49,16 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0: done. 1: it failed at work (`FloatingPointError`, `OSError`, `RuntimeError`, `MemoryError`). 2: `ValueError`, an
-    unusable input (what the parser itself refuses raises `SystemExit(2)`). 130 and 143: SIGINT and SIGTERM, as shells
-    count them. Any other exception is a bug, and is not caught.
+    unusable input (what the parser itself refuses raises `SystemExit(2)`). 3: `evaluate` has stopped in time, with runs
+    left. 130 and 143: SIGINT and SIGTERM, as shells count them. Any other exception is a bug, and is not caught.
     """
     asked = parser().parse_args(arguments)
-    commands = {"craft": craft_command, "train": train_command, "mi": mi_command, "evaluate": evaluate_command}
+    commands: dict[str, Callable[[Asked], int | None]] = {
+        "craft": craft_command,
+        "train": train_command,
+        "mi": mi_command,
+        "evaluate": evaluate_command,
+    }
     run = commands[asked.command]
     # A rank that has nothing to tidy ends at once, even inside a collective, where no Python handler would run.
     with one_line_warnings(), sigterm_raises() if _writes() else nullcontext():
         try:
-            run(asked)
+            code = run(asked)
         except ValueError as error:
             return _complain(asked, error, 2)
         except (FloatingPointError, OSError, RuntimeError, MemoryError) as error:
@@ -67,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain(asked, "interrupted", 130)
         except Terminated:
             return _complain(asked, "terminated", 143)
-    return 0
+    return code or 0
 
 
 def _complain(asked: Asked, error: BaseException | str, code: int) -> int:
@@ -194,35 +200,67 @@ def mi_command(asked: Asked) -> None:
     )
 
 
-def evaluate_command(asked: Asked) -> None:
+def evaluate_command(asked: Asked) -> int:
     """The suite's tables, recorded case by case."""
+    begun = time.perf_counter()
     _refuse_several_processes("evaluate")
-    if asked.out.exists() and not asked.out.is_dir():
-        raise bad("--out", repr(str(asked.out)), "a folder, or a path where one can be made")
-    if asked.minutes is not None:
-        check_number("--minutes", asked.minutes, 0)
+    minutes = asked.minutes if asked.minutes is None else check_number("--minutes", asked.minutes, 0)
+    if asked.name is not None and not asked.name.strip():
+        raise bad("--name", repr(asked.name), "what a reader is to see")
     cache = Cache(asked.work or Path.home() / ".cache" / "miue_lib" / "evaluate")
+    for option, folder in (("--out", asked.out), ("--work", cache.folder)):
+        _check_folder(option, folder)
     device = _chosen(asked.device)
     start = None if asked.pretrained is None else load_model(asked.pretrained, device=device)
     train, test = _load(asked, device)
     size = fitted_to(_profile(asked), train)
     if size.few < len(train):
         train = train.balanced(size.few)
-    given = (
-        asked.name or f"{asked.data.removeprefix('folder:').rstrip('/').rpartition('/')[2]}, {len(train):,} pictures"
+    bench = Bench(
+        size=size, train=train, test=test, cache=cache, data=_named(asked, train), seed=asked.seed, start=start
     )
-    bench = Bench(size=size, train=train, test=test, cache=cache, data=given, seed=asked.seed, start=start)
     tables = suite(size, train)
     cases = [case for table in asked.tables or TABLES for case in tables[table]]
     if start is not None:
+        begin_with(build(start.architecture, train), start)  # refused now rather than after all other cases
         cases += pretrained(size, start)
+    if minutes is not None:
+        minutes = max(0.0, minutes - (time.perf_counter() - begun) / 60)
     with closing(Progress()) as progress:
-        left = evaluate.run(cases, bench, asked.out, minutes=0 if asked.list else asked.minutes, say=progress)
+
+        def tell(line: str) -> None:
+            progress.close()
+            print(line, flush=True)
+
+        left = evaluate.run(cases, bench, asked.out, minutes=0 if asked.list else minutes, tell=tell, say=progress)
+    if asked.list:
+        for case in cases:
+            print(f"{case.table}, {case.row}, {case.column}")
     runs = len(cases) * size.seeds
     rows = {"recorded": f"{runs - left} of {runs} runs of {len(cases)} cases, in {asked.out}"}
     if left:
         rows["left"] = f"{left} runs: the same command goes on with them"
     _report(rows)
+    return 3 if left and not asked.list else 0
+
+
+def _named(asked: Asked, train: ImageSet) -> str:
+    """What records call the pictures."""
+    if asked.name is not None:
+        return str(asked.name)
+    name = Path(asked.data.removeprefix("folder:")).name or asked.data
+    return f"{name}, {len(train):,} pictures of {_by(train.images.shape[1:])}"
+
+
+def _check_folder(option: str, path: Path) -> None:
+    """Raise `ValueError` unless files can be written into the folder `path`, or one can be made there."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise bad(option, repr(str(path)), "a folder, or a path where one can be made")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise bad(option, f"{str(path)!r} ({error})", "a folder that can be written into") from error
 
 
 # What is asked for

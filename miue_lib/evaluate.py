@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ import torch
 
 from . import explain
 from ._console import Terminated, sigterm_raises
-from ._errors import bad, check_choice, check_number
+from ._errors import bad, check_choice, check_count, check_number
+from ._files import digest_of
 from .cache import Cache
 from .data import ImageSet
 from .defenses import DEFENSES
@@ -50,7 +53,7 @@ class Case:
     start: whether the victim begins with the features of a model that is given when the case is run.
     robust: radius in pixel values at which robust accuracy is measured too; 0 for not at all.
 
-    Raises `ValueError` for a name that is not known or a share out of [0, 1].
+    Raises `ValueError` for a name that is not known, a share out of [0, 1], and parts that contradict each other.
     """
 
     table: str
@@ -74,6 +77,12 @@ class Case:
         check_choice("defense", self.defense, ("none", *DEFENSES))
         check_number("share", self.share, 0, 1)
         check_number("robust", self.robust, 0, 1)
+        if self.only is not None:
+            check_count("only", self.only, 0)
+            if self.share < 1:
+                raise bad("share", self.share, "1 where only one class is published with noise")
+        if self.clean_part and self.only is None and self.share == 1:
+            raise bad("clean_part", True, "a share below 1, or one class: else nothing is clean")
         for name in ("crafted", "defended", "trained"):
             object.__setattr__(self, name, dict(getattr(self, name)))  # a copy, of whatever mapping a profile holds
 
@@ -104,10 +113,15 @@ class Bench:
 
     def noise(self, case: Case, k: int, *, progress: Say | None = None) -> Perturbation:
         """The noise of the k-th run, for all the pictures."""
-        bound = {"epsilon": EPSILON} if METHODS[case.method].norm == "L∞" else {}
-        settings = bound | dict(self.size.noise[case.method]) | dict(case.crafted)
         seed = self.seed + k % self.size.crafts
-        return self.cache.craft(case.method, self.train, seed=seed, progress=progress, **settings)
+        return self.cache.craft(case.method, self.train, seed=seed, progress=progress, **self._crafting(case))
+
+    def _crafting(self, case: Case) -> dict[str, Any]:
+        bound = {"epsilon": EPSILON} if METHODS[case.method].norm == "L∞" else {}
+        return bound | dict(self.size.noise[case.method]) | dict(case.crafted)
+
+    def _training(self, case: Case) -> dict[str, Any]:
+        return dict(self.size.victim) | dict(case.trained)
 
     def published(self, case: Case, k: int, *, progress: Say | None = None) -> ImageSet:
         """What the victim of the k-th run finds."""
@@ -126,13 +140,14 @@ class Bench:
         """Which pictures carry noise: bool `(N,)`; with one seed, those of a smaller share are among a larger one's."""
         labels = self.train.labels
         if case.only is not None:
-            return labels == case.only
+            return labels == check_count("only", case.only, 0, len(self.train.classes) - 1)
         generator = torch.Generator().manual_seed(self.seed + k)
         chosen = torch.zeros(len(labels), dtype=torch.bool)
         for c in range(len(self.train.classes)):
             members = (labels == c).nonzero()[:, 0].cpu()
             order = members[torch.randperm(len(members), generator=generator)]
-            chosen[order[: round(case.share * len(members))]] = True
+            # Of few pictures, too, one stays clean.
+            chosen[order[: min(round(case.share * len(members)), len(members) - 1)]] = True
         return chosen.to(labels.device)
 
     def victim(
@@ -140,7 +155,7 @@ class Bench:
     ) -> tuple[Classifier, History]:
         """The victim of the k-th run, and its curves."""
         published = self.published(case, k, progress=progress)
-        recipe = dict(self.size.victim) | dict(case.trained)
+        recipe = self._training(case)
         if case.defense != "none":
             defense = DEFENSES[case.defense]
             if defense.kind == "pictures":
@@ -161,9 +176,11 @@ class Bench:
         """What the k-th run of a case gives: accuracies on clean test pictures, in [0, 1].
 
         "accuracy": after the last epoch; "highest accuracy": after the best one; "robust accuracy": under attack.
+        "training seconds": of the victim, when it was trained, on whatever else the machine did.
         """
         victim, history = self.victim(case, k, **report)
         found = {"accuracy": history.test_accuracy[-1], "highest accuracy": max(history.test_accuracy)}
+        found["training seconds"] = history.seconds[-1]
         if case.robust:
             # A short attack is enough to train against; what is left is measured with ten steps, as published.
             attack = {"radius": case.robust, "steps": 10, "seed": self.seed + k}
@@ -176,15 +193,20 @@ class Bench:
 
     def _told(self, case: Case) -> dict[str, Any]:
         prints = {"train": self.train.fingerprint, "test": self.test.fingerprint}
+        if case.start and self.start is not None:
+            prints["start"] = digest_of(self.start.state_dict())
+        settings = case.settings | {"training": self._training(case)}
+        if case.method != "clean":
+            settings |= {"crafting": self._crafting(case), "crafting seeds": self.size.crafts}
         place = {"table": case.table, "row": case.row, "column": case.column, "data": self.data}
-        return place | {"profile": self.size.name, "settings": case.settings, "fingerprints": prints}
+        return place | {"profile": self.size.name, "settings": settings, "fingerprints": prints}
 
-    def record(self, case: Case, numbers: Sequence[Mapping[str, float]], seconds: float | None = None) -> Record:
+    def record(self, case: Case, numbers: Sequence[Mapping[str, float]]) -> Record:
         """What the first runs of a case have given."""
         return Record(
             numbers={name: tuple(one[name] for one in numbers) for name in numbers[0]},
             seeds=tuple(self.seed + k for k in range(len(numbers))),
-            seconds=seconds,
+            seconds=sum(one["training seconds"] for one in numbers),
             **self._told(case),
             **provenance(self.train.device),
         )
@@ -206,7 +228,7 @@ class _Run:
         return {}
 
 
-def side_by_side(cases: Iterable[Case], bench: Bench) -> list[Record]:
+def side_by_side(cases: Iterable[Case], bench: Bench, *, say: Say = print) -> list[Record]:
     """A record of every case, of as many seeds as the profile has: on a CPU a process for each core (`at_once`)."""
     todo = list(cases)
     begun = time.perf_counter()
@@ -220,45 +242,68 @@ def side_by_side(cases: Iterable[Case], bench: Bench) -> list[Record]:
     for _ in bench.cache.at_once(of_noise.values()):
         pass
     numbers = list(bench.cache.at_once(runs))
-    print(f"{len(todo)} cases, {bench.size.seeds} seeds each, in {time.perf_counter() - begun:.0f} s")
+    say(f"{len(todo)} cases, {bench.size.seeds} seeds each, in {time.perf_counter() - begun:.0f} s")
     return [bench.record(case, numbers[place :: len(todo)]) for place, case in enumerate(todo)]
 
 
-def run(cases: Iterable[Case], bench: Bench, out: str | Path, *, minutes: float | None = None, say: Say = print) -> int:
+def run(
+    cases: Iterable[Case],
+    bench: Bench,
+    out: str | Path,
+    *,
+    minutes: float | None = None,
+    tell: Say = print,
+    say: Say = print,
+) -> int:
     """Run cases one after the other and write their records under `out`; return how many runs are left.
 
     A record grows by a seed at a time, the first seed of all cases of a table first. What is recorded there for the
-    same case and pictures is not run again, and what was being crafted or trained goes on from its checkpoint; but a
-    record that lacks seeds and is of another version of the library, or another machine, begins anew.
+    same case, settings and pictures is not run again, and what was being crafted or trained goes on from its
+    checkpoint; but a record that lacks seeds and is of another version of the library, or another machine, begins anew.
 
-    minutes: stop after so many, at the end of a round or an epoch; a method without rounds is crafted to its end.
-    say: called with a line of text for each run, and for the rounds and epochs in it.
+    minutes: stop after so many, at the end of a round or an epoch. What has neither, a method without rounds, a
+        purifier, the measurement of robust accuracy, is run to its end.
+    tell: called with a line for each result. say: with a line for each round and epoch on the way.
+
+    A case that fails does not keep the others from being run: the first error is raised after them, as a
+    `RuntimeError` that names the case. An `OSError`, where nothing can be written, is raised at once.
     """
-    todo = [(case, k) for table in _by_table(cases) for k in range(bench.size.seeds) for case in table]
-    done = _recorded(bench, Path(out))
-    left = [(case, k) for case, k in todo if k >= len(done.get(bench.identity(case), ([], 0.0))[0])]
-    say(f"{len(todo) - len(left)} of {len(todo)} runs are recorded")
     clock = _Clock(minutes, say)
+    todo = [(case, k) for table in _by_table(cases) for k in range(bench.size.seeds) for case in table]
+    done = _recorded(bench, Path(out), tell)
+    left = [(case, k) for case, k in todo if k >= len(done.get(bench.identity(case), []))]
+    tell(f"{len(todo) - len(left)} of {len(todo)} runs are recorded")
+    failed: dict[str, BaseException] = {}
     for place, (case, k) in enumerate(left):
+        name = f"{case.table}, {case.row}, {case.column}"
+        if name in failed:
+            continue
         if clock.is_up():
             return len(left) - place
-        identity = bench.identity(case)
-        numbers, seconds = done.setdefault(identity, ([], 0.0))
-        begun = time.perf_counter()
         try:
-            with sigterm_raises():
+            with _sigterm_raises():
                 found = bench.numbers(case, k, progress=clock.progress(case), on_epoch=clock.on_epoch)
         except (_OutOfTime, Terminated):
             if not clock.is_up():
                 raise
             return len(left) - place
-        seconds += time.perf_counter() - begun
+        except (ValueError, FloatingPointError, RuntimeError) as error:
+            failed[name] = error
+            tell(f"{name}, seed {bench.seed + k}: failed: {error}")
+            continue
+        numbers = done.setdefault(bench.identity(case), [])
         numbers.append(found)
-        done[identity] = numbers, seconds
-        write(bench.record(case, numbers, seconds), out)
-        words = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
-        say(f"{case.table}, {case.row}, {case.column}, seed {bench.seed + k}: {words}; {len(left) - place - 1} left")
+        write(bench.record(case, numbers), out)
+        words = ", ".join(f"{key} {value:.4f}" for key, value in found.items() if key.endswith("accuracy"))
+        tell(f"{name}, seed {bench.seed + k}: {words}; {len(left) - place - 1} left")
+    for name, first in failed.items():
+        raise RuntimeError(f"{len(failed)} cases failed, the first of them {name}: {first}") from first
     return 0
+
+
+def _sigterm_raises() -> AbstractContextManager[None]:
+    """Signals are the main thread's: in another one, a run ends with the program."""
+    return sigterm_raises() if threading.current_thread() is threading.main_thread() else nullcontext()
 
 
 class _OutOfTime(Exception):
@@ -299,17 +344,20 @@ def _by_table(cases: Iterable[Case]) -> list[list[Case]]:
     return list(tables.values())
 
 
-def _recorded(bench: Bench, out: Path) -> dict[str, tuple[list[dict[str, float]], float]]:
-    """Identity → the numbers of the runs that are recorded, and the seconds that they took."""
+def _recorded(bench: Bench, out: Path, tell: Say) -> dict[str, list[dict[str, float]]]:
+    """Identity → the numbers of the runs that are recorded."""
     here = provenance(bench.train.device)
-    found = {}
+    found, other = {}, 0
     for record in read(out) if out.exists() else []:
         whole = len(record.seeds) >= bench.size.seeds
         same = record.code == here["code"] and record.hardware == here["hardware"]
         begins = record.seeds == tuple(bench.seed + k for k in range(len(record.seeds)))
         if begins and (whole or same) and not record.source:
             numbers = [{name: values[k] for name, values in record.numbers.items()} for k in range(len(record.seeds))]
-            found[_identity(**vars(record))] = numbers, record.seconds or 0.0
+            found[_identity(**vars(record))] = numbers
+            other += not same
+    if other:
+        tell(f"{other} whole records are of other code or another machine, and stay; to make them again, remove them")
     return found
 
 

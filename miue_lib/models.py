@@ -374,6 +374,18 @@ def build(name: str, images: ImageSet, *, seed: int = 0) -> Classifier:
     return _initialised(name, images, *_moments(images.images), seed).to(images.device)
 
 
+def begin_with(model: Classifier, start: Classifier) -> None:
+    """Give `model` the feature extractor of `start`, trained elsewhere; its head stays as it was drawn.
+
+    Raises `ValueError` unless both are of one architecture and for pictures alike.
+    """
+    shapes = [{name: tensor.shape for name, tensor in one.body.state_dict().items()} for one in (model, start)]
+    if start.architecture != model.architecture or shapes[0] != shapes[1]:
+        given, wanted = (f"a {one.architecture} for pictures of {one.picture_shape}" for one in (start, model))
+        raise bad("start", given, wanted)
+    model.body.load_state_dict(start.body.state_dict())
+
+
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation `(C,)` of each channel of uint8 `(N, C, H, W)`, float32 on the CPU, in [0, 1].
 

@@ -25,7 +25,8 @@ import torch
 
 from ._errors import bad, check_choice, check_count, check_number
 from ._files import write_whole
-from .cache import _LIBRARY
+from ._machine import processor
+from .cache import LIBRARY
 from .profiles import PROFILES
 
 FORMAT = "miue_lib.result/1"
@@ -112,7 +113,7 @@ def provenance(device: torch.device | str) -> dict[str, Any]:
     from . import __version__  # here: the package imports this module before it has a version
 
     return {
-        "code": f"miue_lib {__version__}, source {_LIBRARY[:16]}",
+        "code": f"miue_lib {__version__}, source {LIBRARY[:16]}",
         "hardware": hardware(device),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -135,13 +136,6 @@ def hardware(device: torch.device | str) -> dict[str, str]:
     return about
 
 
-def processor() -> str:
-    """The CPU's model, as far as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return model[1] if model else platform.processor() or platform.machine()
-
-
 def _driver() -> str:
     """The version of NVIDIA's driver, one for all GPUs of a machine: torch does not know it."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -156,10 +150,11 @@ def write(record: Record, folder: str | Path) -> Path:
     """Write a record under `folder`, in a folder of its table's name which is made if need be; returns the file.
 
     The file's name is made of row, column and data, and of a digest of what tells one case from another: those as they
-    are spelt, table, profile, source and settings. So another run of a case replaces the one before, whole or not at
-    all, and another case never does.
+    are spelt, table, profile, source, settings, the pictures' fingerprints and the first seed. So another run of a case
+    replaces the one before, whole or not at all, and another case never does.
     """
-    case = [record.table, record.row, record.column, record.data, record.profile, record.source, record.settings]
+    place = [record.table, record.row, record.column, record.data, record.profile, record.source]
+    case = [place, record.settings, record.fingerprints, record.seeds[:1]]
     digest = hashlib.sha256(json.dumps(case, sort_keys=True).encode()).hexdigest()[:12]
     parts = [_slug(record.row), _slug(record.column), _slug(record.data), digest]
     path = Path(folder) / record.table / f"{'--'.join(filter(None, parts))}.json"

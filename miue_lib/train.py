@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._errors import bad, check_choice, check_count, check_flag, check_number
-from ._files import read_tagged, write_whole
+from ._files import digest_of, read_tagged, write_whole
 from .data import ImageSet
 from .kernels.crop_flip import View
 
@@ -146,6 +146,7 @@ def fit(
     history, saved = History(), None
     if checkpoint is not None:
         sets = [None if images is None else images.fingerprint for images in (train, test)]
+        asked |= {"weights at the start": digest_of(model.state_dict())}
         saved = _Saved(Path(checkpoint), asked | {"pictures": sets}, descent, generator)
         history = saved.restore()
     start = time.perf_counter() - (history.seconds[-1] if history.seconds else 0.0)

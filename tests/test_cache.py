@@ -149,7 +149,7 @@ def test_whatever_changes_the_content_changes_the_name(tmp_path, tiny, easy, mon
         )
     ]
     for owner, name, value in (
-        (module, "_LIBRARY", "another"),
+        (module, "LIBRARY", "another"),
         (module, "_version", lambda package: "0"),
         (torch, "get_num_threads", lambda: 99),
         (torch._C, "_get_mkldnn_enabled", lambda: None),
@@ -167,7 +167,7 @@ def test_the_digest_is_of_every_source(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "cache.py"))
     before = module._digest_of_source()
     (tmp_path / "noise" / "em.py").write_text("a = 2")
-    assert module._digest_of_source() != before != module._LIBRARY
+    assert module._digest_of_source() != before != module.LIBRARY
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_the_digest_is_of_every_source(tmp_path, monkeypatch):
         (lambda c, s: c.fit("small_resnet", s, defense=print), "settings['defense']: got builtin_function_or_method"),
         (
             lambda c, s: c.fit("small_resnet", s, start=mi.build("linear", s)),
-            "start: got a linear for pictures of 1 channels, expected a small_resnet for 1 channels",
+            "start: got a linear for pictures of (1, 12, 12), expected a small_resnet for pictures of (1, 12, 12)",
         ),
         (lambda c, s: c.craft("em", s, surrogate=mi.build("small_resnet", s)), "settings['surrogate']: got Classifier"),
         (
@@ -348,7 +348,7 @@ def test_another_machine_or_library_measures_anew(tmp_path, new_function, calls,
     cache.keep(measure, torch.ones(2))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
     cache.keep(measure, torch.ones(2))
-    monkeypatch.setattr(module, "_LIBRARY", "another")
+    monkeypatch.setattr(module, "LIBRARY", "another")
     cache.keep(measure, torch.ones(2))
     monkeypatch.setattr(module, "_version", lambda package: "0" if package == "scikit-learn" else "1")
     cache.keep(measure, torch.ones(2))

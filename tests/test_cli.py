@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 import miue_lib as mi
+from miue_lib import results
 from miue_lib.cli import main
 from miue_lib.models import load_model, save_model
 
@@ -434,3 +436,76 @@ def test_only_craft_runs_in_several_processes(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert ends(["train", *data]) == 2
     assert "train under torchrun: got 2 processes, expected one: only craft shares its work" in capsys.readouterr().err
+
+
+# Evaluating
+
+
+def evaluation(data: list[str], folder: Path, *more: object) -> list[object]:
+    command = ["evaluate", "--suite", "paper", *data, "--profile", "cpu", "--tables", "ablation", "--name", "bands"]
+    return [*command, "--out", folder / "out", "--work", folder / "work", *more]
+
+
+def test_a_table_is_recorded_listed_and_not_run_again(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also after a kill that nothing can answer: what was recorded stays, and the end is that of a run never killed."""
+    assert ends(evaluation(data, tmp_path, "--list")) == 0
+    assert rows(capsys.readouterr().out)["recorded"].startswith("0 of 9 runs of 3 cases")
+    assert not (tmp_path / "out").exists()
+
+    command = [sys.executable, "-m", "miue_lib", *map(str, evaluation(data, tmp_path))]
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    killed = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet)
+    try:
+        end = time.monotonic() + 60
+        while not list((tmp_path / "out").rglob("*.json")) and time.monotonic() < end:
+            time.sleep(0.05)
+    finally:
+        killed.kill()
+        killed.wait()
+    assert 0 < len(list((tmp_path / "out").rglob("*.json"))) <= 3
+    results.read(tmp_path / "out")
+
+    assert ends(evaluation(data, tmp_path)) == 0
+    said = capsys.readouterr()
+    assert rows(said.out)["recorded"].startswith("9 of 9 runs of 3 cases")
+    assert "0 of 9 runs are recorded" not in said.out
+    records = {record.row: record for record in results.read(tmp_path / "out")}
+    assert len(records) == 3
+    assert {(r.seeds, r.data, r.profile, r.table) for r in records.values()} == {
+        ((0, 1, 2), "bands", "cpu", "ablation")
+    }
+
+    assert ends(evaluation(data, tmp_path / "never killed")) == 0
+    capsys.readouterr()
+    for record in results.read(tmp_path / "never killed" / "out"):
+        assert record.numbers["accuracy"] == records[record.row].numbers["accuracy"]
+
+    assert ends(evaluation(data, tmp_path)) == 0
+    assert "9 of 9 runs are recorded" in capsys.readouterr().out
+    assert ends([*evaluation(data, tmp_path / "in no time"), "--minutes", 0]) == 3
+    assert rows(capsys.readouterr().out)["left"].startswith("9 runs")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tables", "none"], "invalid choice: 'none'"),
+        (["--minutes", "-1"], "--minutes: got -1.0, expected a finite number >= 0"),
+        (["--minutes", "soon"], "got 'soon', expected a number"),
+        (["--out", __file__], "expected a folder, or a path where one can be made"),
+        (["--pretrained", "none.safetensors"], "path: got 'none.safetensors', expected a file written by save_model"),
+        (["--suite", "mine"], "invalid choice: 'mine'"),
+        (["--name", " "], "--name: got ' ', expected what a reader is to see"),
+        (["--work", f"{__file__}/work"], "--work: got "),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    assert ends(evaluation(data, tmp_path, *more)) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not said.out
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """Cases: each says what its victim finds, and a table of them is run once, recorded, and gone on with."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -36,10 +37,9 @@ def test_a_plain_case_is_what_craft_and_fit_make(bench):
     victim = mi.build("linear", published, seed=5)
     history = mi.fit(victim, published, test=bench.test, seed=5, **SMALL.victim)
     assert torch.equal(bench.published(case(), 1).images, published.images)
-    assert bench.numbers(case(), 1) == {
-        "accuracy": history.test_accuracy[-1],
-        "highest accuracy": max(history.test_accuracy),
-    }
+    found = bench.numbers(case(), 1)
+    assert found.pop("training seconds") > 0
+    assert found == {"accuracy": history.test_accuracy[-1], "highest accuracy": max(history.test_accuracy)}
     clean = mi.build("linear", bench.train, seed=5)
     history = mi.fit(clean, bench.train, test=bench.test, seed=5, **SMALL.victim)
     assert bench.numbers(case(method="clean"), 1)["accuracy"] == history.test_accuracy[-1]
@@ -122,19 +122,21 @@ def test_side_by_side_gives_what_single_runs_give_and_crafts_each_noise_once(ben
         assert record.numbers["accuracy"] == tuple(bench.numbers(one, k)["accuracy"] for k in (0, 1))
         assert (record.row, record.seeds, record.profile, record.data) == (one.row, (3, 4), "cpu", "bands")
         assert record.fingerprints == {"train": bench.train.fingerprint, "test": bench.test.fingerprint}
-    assert records[1].settings == {"model": "linear", "method": "random", "share": 0.5}
+    settings = {"model": "linear", "method": "random", "share": 0.5, "training": SMALL.victim, "crafting seeds": 2}
+    assert records[1].settings == settings | {"crafting": {"epsilon": 8 / 255}}
+    assert records[1].seconds == sum(records[1].numbers["training seconds"])
 
 
 def test_a_run_is_recorded_and_not_made_again(bench, tmp_path, monkeypatch):
     cases, out, said = [case(), case(row="clean", method="clean")], tmp_path / "out", []
-    assert evaluate.run(cases, bench, out, say=said.append) == 0
+    assert evaluate.run(cases, bench, out, tell=said.append, say=said.append) == 0
     records = {record.row: record for record in results.read(out)}
     assert {row: len(record.seeds) for row, record in records.items()} == {"random": 2, "clean": 2}
     assert records["random"].numbers["accuracy"] == tuple(bench.numbers(case(), k)["accuracy"] for k in (0, 1))
     assert records["random"].seconds > 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     monkeypatch.setattr(Bench, "numbers", lambda *_, **__: pytest.fail("made again"))
-    assert evaluate.run(cases, bench, out, say=said.append) == 0
+    assert evaluate.run(cases, bench, out, tell=said.append, say=said.append) == 0
     assert said[-1] == "4 of 4 runs are recorded"
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
 
@@ -142,17 +144,52 @@ def test_a_run_is_recorded_and_not_made_again(bench, tmp_path, monkeypatch):
 def test_seeds_of_a_record_are_added_one_at_a_time(bench, tmp_path):
     out = tmp_path / "out"
     one = replace(bench, size=replace(SMALL, seeds=1))
-    assert evaluate.run([case()], one, out, say=print) == 0
+    assert evaluate.run([case()], one, out) == 0
     (first,) = results.read(out)
-    assert evaluate.run([case()], bench, out, say=print) == 0
+    assert evaluate.run([case()], bench, out) == 0
     (both,) = results.read(out)
     assert both.numbers["accuracy"][:1] == first.numbers["accuracy"] and both.seeds == (3, 4)
+
+
+def test_records_of_other_pictures_seeds_or_starts_stand_beside_each_other(bench, tmp_path):
+    out = tmp_path / "out"
+    begun = case(start=True, model="small_resnet", trained={"epochs": 1})
+    few = replace(bench, size=replace(SMALL, seeds=1))
+    starts = [replace(few, start=mi.build("small_resnet", bench.train, seed=seed)) for seed in (8, 9)]
+    others = [replace(few, seed=4), replace(few, train=bench.train.subset(slice(0, 96)))]
+    for place, (one, what) in enumerate(
+        [(few, case()), *((b, case()) for b in others), *((b, begun) for b in starts)], 1
+    ):
+        evaluate.run([what], one, out)
+        assert len(results.read(out)) == place
+
+
+def test_a_case_that_fails_is_named_and_the_others_are_run(bench, tmp_path):
+    bad, out, told = case(row="bad", crafted={"epsilon": 7}), tmp_path / "out", []
+    with pytest.raises(RuntimeError, match="1 cases failed, the first of them t, bad, c: epsilon: got 7"):
+        evaluate.run([bad, case()], bench, out, tell=told.append)
+    assert [record.row for record in results.read(out)] == ["random"]
+    assert sum("failed" in line for line in told) == 1
+
+
+def test_it_runs_outside_the_main_thread(bench, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(evaluate.run, [case()], bench, tmp_path / "out").result() == 0
+
+
+def test_whole_records_of_other_code_stay_and_are_counted(bench, tmp_path):
+    out, told = tmp_path / "out", []
+    evaluate.run([case()], bench, out)
+    (path,) = out.rglob("*.json")
+    path.write_text(path.read_text().replace('"code": "', '"code": "other '))
+    assert evaluate.run([case()], bench, out, tell=told.append) == 0
+    assert told[0].startswith("1 whole records are of other code or another machine")
 
 
 @pytest.mark.parametrize("what", ["code", "pictures"])
 def test_a_record_of_other_code_or_pictures_is_not_gone_on_with(bench, tmp_path, what):
     out = tmp_path / "out"
-    evaluate.run([case()], replace(bench, size=replace(SMALL, seeds=1)), out, say=print)
+    evaluate.run([case()], replace(bench, size=replace(SMALL, seeds=1)), out)
     (path,) = out.rglob("*.json")
     content = json.loads(path.read_text())
     content["numbers"] = {name: [0.123] for name in content["numbers"]}
@@ -161,9 +198,9 @@ def test_a_record_of_other_code_or_pictures_is_not_gone_on_with(bench, tmp_path,
     else:
         content["fingerprints"]["train"] = "0"
     path.write_text(json.dumps(content))
-    evaluate.run([case()], bench, out, say=print)
-    (record,) = results.read(out)
-    assert len(record.seeds) == 2 and 0.123 not in record.numbers["accuracy"]
+    evaluate.run([case()], bench, out)
+    whole = [record for record in results.read(out) if len(record.seeds) == 2]
+    assert len(whole) == 1 and 0.123 not in whole[0].numbers["accuracy"]
 
 
 def test_out_of_time_it_stops_where_it_can_go_on(bench, tmp_path, monkeypatch):
@@ -186,7 +223,7 @@ def _piece(cases, bench, out, monkeypatch):
     """A run whose time is up as soon as something is said of a round or an epoch."""
     said = []
     monkeypatch.setattr(evaluate._Clock, "is_up", lambda clock: len(said) > 1)
-    return evaluate.run(cases, bench, out, minutes=10, say=said.append)
+    return evaluate.run(cases, bench, out, minutes=10, tell=said.append, say=said.append)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +234,9 @@ def _piece(cases, bench, out, monkeypatch):
         ({"defense": "prayer"}, "defense: got 'prayer', expected one of 'none', 'jpeg'"),
         ({"share": 1.5}, r"share: got 1.5, expected a number in \[0, 1\]"),
         ({"robust": -1}, r"robust: got -1, expected a number in \[0, 1\]"),
+        ({"only": -1}, "only: got -1, expected a whole number >= 0"),
+        ({"only": 1, "share": 0.5}, "share: got 0.5, expected 1 where only one class is published with noise"),
+        ({"clean_part": True}, "clean_part: got True, expected a share below 1, or one class"),
     ],
 )
 def test_cases_that_cannot_be_are_refused(changes, message):

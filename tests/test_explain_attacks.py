@@ -159,7 +159,8 @@ def test_what_is_added_to_all_logits_does_not_count() -> None:
     assert abs(local_linearity(Features(layer), images, radius=0.1) - 1) < 1e-4
 
 
-@pytest.mark.parametrize("name", mi.MODELS)
+# The largest take minutes in float64, and are made of the same layers as the small ones.
+@pytest.mark.parametrize("name", [name for name in mi.MODELS if name not in ("vit_b", "densenet121", "resnet50")])
 def test_it_agrees_with_a_difference_quotient(name: str, tiny: mi.ImageSet) -> None:
     x, radius, h = tiny.floats().double(), 0.05, 1e-9
     model, seen = mi.build(name, tiny, seed=2), []

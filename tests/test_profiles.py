@@ -8,6 +8,7 @@ from torch import nn
 
 import miue_lib as mi
 from miue_lib.data import DATASETS
+from miue_lib.defenses import DEFENSES
 from miue_lib.noise.bilevel import Loop
 
 
@@ -56,6 +57,24 @@ def test_depths_are_the_papers_victims_by_depth(name: str, tiny: mi.ImageSet) ->
         for model in depths.values()
     ]
     assert layers == sorted(set(layers)), "each has more layers than the one before"
+
+
+@pytest.mark.parametrize("name", list(mi.PROFILES))
+def test_settings_of_the_tables_are_accepted(name: str) -> None:
+    profile = mi.profile(name)
+    recipes = [profile.brief, profile.adversarial, *(settings for _, settings in profile.transfer.values())]
+    for recipe in recipes:
+        assert set(recipe) <= set(inspect.signature(mi.fit).parameters)
+    assert {model for model, _ in profile.transfer.values()} <= set(mi.MODELS)
+    assert list(profile.transfer)[: len(profile.depths)] == list(profile.depths)
+    for rows in (profile.transferred, profile.rows, profile.resisted, profile.fewer_rows):
+        assert rows[0] == "clean" and "miue" in rows and set(rows[1:]) <= set(mi.METHODS)
+    assert set(profile.fewer_rows) <= set(profile.rows)
+    for defense, settings in profile.defenses.items():
+        assert set(settings) <= set(inspect.signature(DEFENSES[defense].run).parameters)
+    accepted = set(inspect.signature(mi.METHODS["miue"].run).parameters)
+    assert set(profile.sweeps) | set(profile.swept) <= accepted
+    assert 1 <= profile.crafts <= profile.seeds
 
 
 def test_an_unknown_profile_is_refused() -> None:

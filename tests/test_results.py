@@ -118,15 +118,16 @@ def test_another_run_of_a_case_replaces_it_and_another_case_never_does(tmp_path)
     first = write(RUN, tmp_path)
     assert first.parent == tmp_path / "methods"
     assert first.name.startswith("mi-ue--resnet-18--cifar-10--")
-    again = {"numbers": {"accuracy": (0.3,)}, "seeds": (5,), "seconds": None, "code": "later", "hardware": {}}
-    again |= {"fingerprints": {}, "date": "2027-01-01T00:00:00Z"}
+    again = {"numbers": {"accuracy": (0.3,)}, "seeds": RUN.seeds[:1], "seconds": None, "code": "later", "hardware": {}}
+    again |= {"date": "2027-01-01T00:00:00Z"}
     rerun = replace(RUN, **again, settings=dict(reversed(RUN.settings.items())))
     assert write(rerun, tmp_path) == first
     assert read(tmp_path) == [rerun]
     others = [{"table": "transfer"}, {"row": "MI UE"}, {"column": "ResNet 18"}, {"data": "CIFAR 10"}]
     others += [{"profile": "cpu"}, {"source": "Somebody (2020)"}, {"settings": {"epochs": 99}}]
     others += [{"row": row} for row in ("ζ", "ξ", "../up", 300 * "long ")]
-    others += [{"column": "MI-UE", "row": "ResNet-18"}]
+    others += [{"column": "MI-UE", "row": "ResNet-18"}, {"fingerprints": {"train": "another"}}]
+    others += [{"seeds": tuple(seed + 7 for seed in RUN.seeds)}]
     paths = [write(replace(RUN, **changed), tmp_path) for changed in others]
     assert len({first, *paths}) == len(others) + 1
     assert len({str(path).lower() for path in paths}) == len(paths)  # on a disk that does not tell A from a

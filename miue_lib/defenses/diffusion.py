@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from .._errors import bad, check_count, check_number
 from ..data import ImageSet
 from ..train import autocast
-from .vae import descend, initialised, padded, restored
+from ._purifier import descend, initialised, padded, restored
 
 _SLOWEST, _FASTEST = 0.1, 20.0  # β(0) and β(1), at which the noise is let in (Ho et al. 2020, Song et al. 2021)
 _WAVES = 8  # frequencies in which the network is told the time

@@ -51,7 +51,9 @@ def directions_of(images: ImageSet, *, decay: float = 0.02) -> Tensor:
         raise bad("images", "pictures of one class", "two or more classes")
     mean = _mean(images)
     weights = torch.zeros((len(present), len(mean)), dtype=torch.float64, device=images.device, requires_grad=True)
-    optimizer: Any = torch.optim.LBFGS([weights], max_iter=_STEPS, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+    # Ten past steps, since each is as large as the weights, and those are large for large pictures.
+    settings: Any = {"tolerance_grad": 1e-6, "history_size": 10, "line_search_fn": "strong_wolfe"}
+    optimizer: Any = torch.optim.LBFGS([weights], max_iter=_STEPS, **settings)
 
     def objective() -> Any:  # the optimizer calls it with gradients on
         optimizer.zero_grad()
