@@ -17,7 +17,7 @@ from dataclasses import asdict, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from inspect import isfunction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -262,7 +262,7 @@ def _content(name: str, value: Any) -> list[Any]:
         about = [value.architecture, value.picture_shape, value.class_names, modes]
         return ["model", *about, digest_of(value.state_dict())]
     if is_dataclass(value) and callable(value) and _own(type(value)):  # a defence: its settings, and whose they are
-        return ["settings", type(value).__qualname__, _plain(name, asdict(value))]  # type: ignore[arg-type]
+        return ["settings", type(value).__qualname__, _plain(name, asdict(cast(Any, value)))]
     return ["plain", _plain(name, value, f"{_PLAIN}; or an ImageSet, a tensor or a Classifier")]
 
 

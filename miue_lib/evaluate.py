@@ -150,18 +150,21 @@ class Bench:
             chosen[order[: min(round(case.share * len(members)), len(members) - 1)]] = True
         return chosen.to(labels.device)
 
+    def defended(self, case: Case, images: ImageSet) -> ImageSet:
+        """What the victim trains on, who found these pictures: themselves, unless its defence changes pictures."""
+        if not _changes_pictures(case):
+            return images
+        return self.cache.pictures(DEFENSES[case.defense].run, images, **case.defended)
+
     def victim(
         self, case: Case, k: int, *, progress: Say | None = None, on_epoch: OnEpoch | None = None
     ) -> tuple[Classifier, History]:
         """The victim of the k-th run, and its curves."""
         published = self.published(case, k, progress=progress)
         recipe = self._training(case)
-        if case.defense != "none":
-            defense = DEFENSES[case.defense]
-            if defense.kind == "pictures":
-                published = self.cache.pictures(defense.run, published, **case.defended)
-            else:
-                recipe["defense"] = defense.run(**case.defended)
+        if case.defense != "none" and not _changes_pictures(case):
+            recipe["defense"] = DEFENSES[case.defense].run(**case.defended)
+        published = self.defended(case, published)
         start = None
         if case.start:
             if self.start is None:
@@ -176,7 +179,8 @@ class Bench:
         """What the k-th run of a case gives: accuracies on clean test pictures, in [0, 1].
 
         "accuracy": after the last epoch; "highest accuracy": after the best one; "robust accuracy": under attack.
-        "training seconds": of the victim, when it was trained, on whatever else the machine did.
+        "training seconds": of the victim, when it was trained, on whatever else the machine did. "survives" and
+        "disturbance": of the noise after a defence that changes pictures, see `explain.survival`.
         """
         victim, history = self.victim(case, k, **report)
         found = {"accuracy": history.test_accuracy[-1], "highest accuracy": max(history.test_accuracy)}
@@ -185,6 +189,10 @@ class Bench:
             # A short attack is enough to train against; what is left is measured with ten steps, as published.
             attack = {"radius": case.robust, "steps": 10, "seed": self.seed + k}
             found["robust accuracy"] = self.cache.keep(explain.robust_accuracy, victim, self.test, **attack)
+        if _changes_pictures(case) and case.method != "clean" and not case.clean_part:
+            published = self.published(case, k)
+            sets = published, self.defended(case, self.train), self.defended(case, published)
+            found |= dict(zip(("survives", "disturbance"), explain.survival(self.train, *sets), strict=True))
         return found
 
     def identity(self, case: Case) -> str:
@@ -210,6 +218,10 @@ class Bench:
             **self._told(case),
             **provenance(self.train.device),
         )
+
+
+def _changes_pictures(case: Case) -> bool:
+    return case.defense != "none" and DEFENSES[case.defense].kind == "pictures"
 
 
 @dataclass(frozen=True)
