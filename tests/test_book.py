@@ -170,6 +170,7 @@ def chapter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     library.mkdir()
     (library / "code.py").write_text("1")
     monkeypatch.setattr(execute, "INPUTS", (library,))
+    monkeypatch.setattr(execute, "RECORDS", tmp_path / "results")
     monkeypatch.setattr(execute, "BUILD", tmp_path)
     monkeypatch.setattr(execute, "RECORDED", ("torch",))
     source, folder = tmp_path / "small.ipynb", tmp_path / "executed"
@@ -193,6 +194,16 @@ def test_a_chapter_is_executed_once_until_something_changes(chapter) -> None:
     assert not chapter(*cells, seed=3)
     chapter.library.write_text("2")
     assert chapter(*cells, seed=3)
+
+
+def test_a_new_record_concerns_the_chapters_that_show_records(chapter, tmp_path: Path) -> None:
+    without, shows = ("seed = 0", "print(seed)"), ("seed = 0", "results = None\nif results: results.recorded()")
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for cells, again in ((without, False), (shows, True)):
+        assert chapter(*cells)
+        (folder / f"{again}.json").write_text("{}")
+        assert chapter(*cells) == again
 
 
 def test_a_chapter_that_fails_keeps_only_a_failed_copy(chapter) -> None:

@@ -25,6 +25,7 @@ import yaml
 from book.tools.project import BOOK, BUILD, EXECUTED, ROOT, BookError, chapters
 
 INPUTS = (ROOT / "miue_lib", ROOT / "requirements.lock")  # besides its own notebook, what a chapter's results depend on
+RECORDS = BOOK / "results"  # and of some chapters, these
 RECORDED = ("torch", "torchvision", "numpy", "miue_lib")
 
 
@@ -52,7 +53,7 @@ def key(notebook: str, parameters: dict[str, object]) -> str:
     digest = hashlib.sha256(
         json.dumps([notebook, parameters, platform.python_version(), processor()], sort_keys=True).encode()
     )
-    for root in INPUTS:
+    for root in (*INPUTS, RECORDS) if "results.recorded(" in notebook else INPUTS:
         for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
             if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(f"{path.relative_to(root.parent)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
