@@ -97,8 +97,9 @@ print(f"model {run.model}, {run.seeds} victims for each kind of data")
 # about $g(x)$, the less can be learnt. Its Theorem 5.1 bounds that information by the spread of the features *within*
 # each class, so that narrow classes leave little room for it. (That the explanation holds is the paper's claim; this
 # chapter builds on it. [The Gaussian-covariance theorem](covariance_theorem.ipynb) proves what can be proved and tests
-# the rest on a few victims; later chapters are to test it on many methods.) Narrow classes alone would not do, since
-# sending every picture to one point makes them narrow too; so the classes are pushed apart as well. Hence the loss of
+# the rest on a few victims; [Does MI explain unlearnability?](does_mi_explain.ipynb) does on many methods.) Narrow
+# classes alone would not do, since sending every picture to one point makes them narrow too; so the classes are pushed
+# apart as well. Hence the loss of
 # MI-UE. For the features $g_1, \dots, g_B$ of a batch, the cosine $c_{jk}$ between $g_j$ and $g_k$, a temperature
 # $\tau$, and $d$ features, each picture $j$ contributes
 #
@@ -468,7 +469,8 @@ for name in ("random", "EM", "MI-UE"):
 # Read the last three lines as a question to the theory: do the methods that spoil more leave narrower classes, in
 # that order? Where they do, it agrees with the explanation and does not prove it, since any training set that is
 # easily fitted has narrow classes. How much information the features keep, and whether *that* ranks the methods, is for
-# the estimators of [Measuring it](measuring_mi.ipynb) to say, over many methods and seeds; a later chapter is to.
+# the estimators of [Measuring it](measuring_mi.ipynb) to say, over many methods and seeds: they do in [Does MI explain
+# unlearnability?](does_mi_explain.ipynb).
 
 # %% [markdown]
 # ## And at the paper's size?

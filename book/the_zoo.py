@@ -357,7 +357,7 @@ card("gue")
 # SEM (Liu, Xu, Chen and Sun 2024) notes that the adversary inside the noise step knows one network only, and puts
 # uniform random noise in its place; the network is still trained against the adversary. At full size that takes 793
 # passes. Against the plain victims of this chapter the effort is wasted in part; what it buys against victims that
-# defend themselves is not measured in this book yet.
+# defend themselves is measured in [Breaking it](breaking_it.ipynb).
 
 # %%
 card("rem")
@@ -503,8 +503,8 @@ print("(below 0: the more of it, the lower the accuracy; for nine rows, ±0.68 a
 # ($\ell_2$ near 0.8). To be common to a class is neither needed (AP) nor enough (GUE). MI-UE's noise is the picture's
 # own more than any other, and the least separable of those that work: it asks more of a victim before it pays off, and
 # 4,000 pictures and twelve epochs are few. With 10,000 pictures, in [Building MI-UE](building_miue.ipynb), it falls far
-# below EM. What simple noise costs, this table cannot show: whether a projection or a blur takes it away is not
-# measured in this book yet.
+# below EM. What simple noise costs, this table cannot show: what takes it away again is the question of [Breaking
+# it](breaking_it.ipynb).
 #
 # The last column is a warning of another kind. Victims of most methods that work were right on about 0.7 of the test
 # pictures after three to seven epochs, and then fell. Had their owner kept that epoch, by a few clean pictures set

@@ -89,7 +89,7 @@ def _defenses(size: Profile, images: ImageSet) -> list[Case]:
     return cases
 
 
-_DEAR = ("UEraser max", "D-VAE", "diffusion")
+_DEAR = ("UEraser max", "VAE", "diffusion")
 
 
 def _defended_with(size: Profile, images: ImageSet) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -102,7 +102,7 @@ def _defended_with(size: Profile, images: ImageSet) -> dict[str, tuple[str, dict
     found |= {"Cutout": ("cutout", {"size": max(1, min(images.images.shape[2:]) // 2)})}
     found |= {name: (name.lower(), {}) for name in ("CutMix", "MixUp")}
     found |= {"UEraser lite": ("ueraser", {"draws": 1}), "UEraser max": ("ueraser", {"draws": 5})}
-    found |= {"D-VAE": ("vae", {}), "diffusion": ("diffusion", {})}
+    found |= {"VAE": ("vae", {}), "diffusion": ("diffusion", {})}
     return {column: (name, dict(size.defenses.get(name, {})) | given) for column, (name, given) in found.items()}
 
 

@@ -133,6 +133,8 @@ def fit(
     check_count("crop", crop, 0, min(train.images.shape[2:]) - 1)
     check_count("seed", seed, 0)
     check_number("checkpoint_minutes", checkpoint_minutes, 0)
+    if defense is not None and (isinstance(defense, type) or not callable(defense)):
+        raise bad("defense", repr(defense), "an object to call with each batch, such as defenses.MixUp()")
     generator = torch.Generator(train.device).manual_seed(seed)
     descent = Descent(
         model,

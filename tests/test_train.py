@@ -191,6 +191,8 @@ def test_models_that_do_not_fit_are_refused(easy: Bands) -> None:
         ({"schedule": "step"}, "schedule: got 'step', expected one of 'one-cycle', 'cosine', 'multi-step'"),
         ({"checkpoint": "no/such/folder"}, "checkpoint: got 'no/such/folder', expected a file in a folder that exists"),
         ({"checkpoint_minutes": -1}, "checkpoint_minutes: got -1, expected a finite number >= 0"),
+        ({"defense": "mixup"}, "defense: got 'mixup', expected an object to call with each batch"),
+        ({"defense": mi.ImageSet}, "defense: got <class '.*ImageSet'>, expected an object to call with each batch"),
         ({"flip": "no"}, "flip: got 'no', expected True or False"),
         ({"crop": -1}, "crop: got -1, expected a whole number from 0 to 11"),
         ({"crop": 12}, "crop: got 12, expected a whole number from 0 to 11"),
