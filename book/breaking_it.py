@@ -375,7 +375,11 @@ for place, share in enumerate(scales):
     print(f"{share:.1f} of the noise: accuracy {plots.mean_sd(values)}")
 
 # %% [markdown]
-# TEXT-SCALE
+# So much noise is to spare that four fifths of it do as much harm as all, which is why JPEG, which leaves as much or
+# more, recovers nothing. Two fifths do little; two bits leave that much, and recover a little more than that. But three
+# fifths still do most of the harm, and the purifiers, which leave as much, are far better than that. So for two bits
+# and JPEG the amount explains what we see. Of the purifiers it explains only a part: they change what the pictures show
+# as well, and the part of the noise that they leave may not be the part that counts.
 #
 # One more number says where two bits get their power. They send everything below 64 to black, and these pictures are
 # black around the edges:

@@ -331,9 +331,9 @@ plots.show(
 )
 
 # %%
-clean = np.array(lines["MI-UE"][0.0])
+clean = np.array(lines["noise on a share"][0.0])
 for share in sorted(lines["the clean part alone"]):
-    mixed, alone = np.array(lines["MI-UE"][share]), np.array(lines["the clean part alone"][share])
+    mixed, alone = np.array(lines["noise on a share"][share]), np.array(lines["the clean part alone"][share])
     less = mixed - alone
     print(f"{share:3.0f} % with noise: {plots.mean_sd(mixed)}, the clean part alone {plots.mean_sd(alone)}, ", end="")
     print(f"difference {interval(less)}")
