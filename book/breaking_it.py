@@ -429,6 +429,12 @@ if photographs:
         for row in shown_rows[1:]
     }
     shown = plots.table(natural["clean"], display_columns)
+    with_survival = [c for c in natural["MI-UE"] if "survives" in natural["MI-UE"][c].numbers]
+    rho = stats.spearmanr(
+        *([natural["MI-UE"][c].mean(what) for c in with_survival] for what in ("survives", "accuracy"))
+    )
+    print(f"rank correlation of what survives and accuracy, {len(with_survival)} defences: ", end="")
+    print(f"{rho.statistic:+.2f} (p = {rho.pvalue:.3f})")
 else:
     shown = "no result recorded yet"
 shown
@@ -437,25 +443,24 @@ shown
 # *4,000 photographs of 32 × 32 in colour, the same small ResNet and recipe; mean and standard deviation of three
 # seeds.* Clean victims are right on 0.43 only, so the numbers are low, but the order is plain. Grayscale leaves a tenth
 # of the noise, and undoes it: a victim of MI-UE's grey pictures is as good as one of clean grey ones. So nine tenths of
-# the noise is in *colours*, of which the book's grey clothes have none. So does the VAE. JPEG at quality 10, which
-# keeps colours at half the resolution and in coarse steps, leaves two thirds, and recovers a part of the accuracy; at
-# 30 and above, four fifths are left and nothing is recovered. What two bits do on clothes they do not do here, as
-# expected without black margins: nine tenths are left.
+# the noise is in *colours*, of which the book's grey clothes have none. The VAE leaves as little, and does as much.
+# JPEG at quality 10, which keeps colours at half the resolution and in coarse steps, leaves two thirds, and recovers a
+# part of the accuracy; at 30 and above, four fifths are left and nothing is recovered. What two bits do on clothes they
+# do not do here, as expected without black margins: nine tenths are left.
 #
-# So this is what we can say of JPEG and MI-UE. What survives decides more than the defence's name does. Noise sits
-# where the pictures leave room that a network looks at: in flat grey patterns on clothes, in colours on photographs.
-# JPEG takes little of the first, and of the second only at low quality. The published recoveries are at the paper's
-# size, and take the best of grayscale and JPEG for ISS; for JPEG alone at several qualities, which the reviewers asked
-# for, no GPU result is recorded yet.
+# So this is what we can say of JPEG and MI-UE. The noise sits in flat grey patterns on clothes and in colours on
+# photographs. JPEG takes little of the first, and of the second only at low quality. The published recoveries are at
+# the paper's size, and take the best of grayscale and JPEG for ISS; for JPEG alone at several qualities, which the
+# reviewers asked for, no GPU result is recorded yet.
 #
 # ### Why does projection fail?
 #
 # Orthogonal projection (Sandoval-Segura et al. 2023) fits a linear classifier to the published pixels and removes its
 # directions from every picture. Where noise is linearly separable, those directions are the noise. On these pictures
-# they are also the *classes*: a linear classifier is right on 0.72 of clean test pictures. So it costs clean victims a
-# third of their accuracy, and does not help the others beyond what seeds do: compare with the unprojected control, the
-# column *none*. On photographs, where a linear classifier of clean pixels is poor, the table above shows a smaller
-# cost.
+# they are also the *classes*: a linear classifier is right on 0.72 of clean test pictures ([Evaluating
+# MI-UE](evaluating_miue.ipynb)). So it costs clean victims a third of their accuracy, and does not help the others
+# beyond what seeds do: compare with the unprojected control, the column *none*. On photographs, where a linear
+# classifier of clean pixels is poor, the table above shows a smaller cost.
 
 # %% tags=["hide-input"]
 some = [int((train.labels == c).nonzero()[5, 0]) for c in range(min(8, len(train.classes)))]
