@@ -505,8 +505,7 @@ before = peak()
 first = once(n)
 print(f"{min(first, once(n)) if first < 1 else first:.4f} {peak() - before:.1f}")
 """
-sizes = {"all pairs": (256, 512, 1024), "products": (256, 512, 1024, 2048, 4096, 8192),
-         "tiles": (256, 512, 1024, 2048, 4096, 8192, 16384)}  # fmt: skip
+sizes = {"all pairs": (256, 1024), "products": (256, 1024, 4096), "tiles": (256, 1024, 4096, 16384)}
 growth = {}
 if device.type == "cuda" or Path("/proc/self/status").exists():
     for way, batches in sizes.items():
@@ -562,9 +561,7 @@ def resized(side):
 
 mi.craft("miue", train.balanced(500), steps=1, **settings)  # compiles
 tried = {
-    "pictures": {
-        n: lambda n=n: mi.craft("miue", train.balanced(n), steps=2, **settings) for n in (1000, 2000, 4000, 8000)
-    },
+    "pictures": {n: lambda n=n: mi.craft("miue", train.balanced(n), steps=2, **settings) for n in (1000, 2000, 4000)},
     "steps": {k: lambda k=k: mi.craft("miue", base, steps=k, **settings) for k in (1, 2, 4, 8)},
     "pixels": {
         len(images.images[0].flatten()): lambda images=images: mi.craft("miue", images, steps=2, **settings)
