@@ -70,6 +70,7 @@ seed = 0
 
 # %%
 import functools
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -81,6 +82,9 @@ import miue_lib as mi
 from miue_lib import defenses, evaluate, explain, plots, results
 from miue_lib.kernels import jpeg as codec
 from miue_lib.suite import suite
+
+# Processes that have used much memory are replaced by fresh ones, which is as it should be.
+warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
 
 run = mi.profile(profile)
 train, test = mi.load(run.data)
@@ -458,7 +462,7 @@ shown
 # Orthogonal projection (Sandoval-Segura et al. 2023) fits a linear classifier to the published pixels and removes its
 # directions from every picture. Where noise is linearly separable, those directions are the noise. On these pictures
 # they are also the *classes*: a linear classifier is right on 0.72 of clean test pictures ([Evaluating
-# MI-UE](evaluating_miue.ipynb)). So it costs clean victims a third of their accuracy, and does not help the others
+# MI-UE](evaluating_miue.ipynb)). So it costs clean victims a quarter of their accuracy, and does not help the others
 # beyond what seeds do: compare with the unprojected control, the column *none*. On photographs, where a linear
 # classifier of clean pixels is poor, the table above shows a smaller cost.
 

@@ -71,6 +71,7 @@ seed = 0
 
 # %%
 import functools
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +81,9 @@ from scipy import stats
 import miue_lib as mi
 from miue_lib import evaluate, plots, results
 from miue_lib.suite import pretrained, suite
+
+# Processes that have used much memory are replaced by fresh ones, which is as it should be.
+warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
 
 run = mi.profile(profile)
 train, test = mi.load(run.data)
