@@ -188,9 +188,7 @@ columns = [column for column in accuracy["clean"] if column != "none"]
 
 
 def recovered(row, column):
-    """One number a seed; nothing for the dear defences that this noise did not meet."""
-    if column not in accuracy[row]:
-        return []
+    """One number a seed."""
     before, whole = accuracy[row]["none"], accuracy["clean"]["none"]
     return (accuracy[row][column] - before) / (whole.mean() - before.mean())
 
@@ -199,13 +197,12 @@ def cost(column):
     return accuracy["clean"]["none"] - accuracy["clean"][column]
 
 
-noises = [row for row in accuracy if row != "clean"]
 plots.table(
     sorted(columns, key=lambda column: -recovered("MI-UE", column).mean()),
     {"defence": lambda c: c}
     | {
         f"{row}, recovered": lambda c, row=row: plots.mean_sd(recovered(row, c)) if c in accuracy[row] else "–"
-        for row in ["MI-UE", *[n for n in noises if n != "MI-UE"]]
+        for row in ("MI-UE", *(row for row in accuracy if row not in ("clean", "MI-UE")))
     }
     | {"cost on clean": lambda c: plots.mean_sd(cost(c))},
 )
@@ -317,8 +314,8 @@ plots.show(
 squeezed = [column for column in columns if "survives" in table["MI-UE"][column].numbers]
 
 
-def kept(column, what="survives", row="MI-UE", of=table):
-    return of[row][column].numbers[what]
+def kept(column, what="survives"):
+    return table["MI-UE"][column].numbers[what]
 
 
 plots.table(
@@ -419,20 +416,19 @@ if photographs:
     one = photographs[0]
     print(f"{one.data}; seeds {one.seeds}; {one.hardware['processor']}, torch {one.hardware['torch']}, {one.date[:10]}")
 
-    def cell(row, column):
-        return plots.mean_sd(natural[row][column].numbers["accuracy"]) if column in natural[row] else "–"
+    def cell(row, column, what, digits):
+        numbers = natural[row][column].numbers
+        return plots.mean_sd(numbers[what], digits) if what in numbers else "–"
 
-    shown_rows = [row for row in ("clean", "EM", "MI-UE") if row in natural]
-    display_columns = {"defence": lambda c: c} | {row: lambda c, row=row: cell(row, c) for row in shown_rows}
-    display_columns |= {
-        f"{row} survives": lambda c, row=row: (
-            plots.mean_sd(natural[row][c].numbers["survives"], 2)
-            if c in natural[row] and "survives" in natural[row][c].numbers
-            else "–"
-        )
-        for row in shown_rows[1:]
-    }
-    shown = plots.table(natural["clean"], display_columns)
+    shown = plots.table(
+        natural["clean"],
+        {
+            "defence": lambda c: c,
+            "clean": lambda c: cell("clean", c, "accuracy", 3),
+            "MI-UE": lambda c: cell("MI-UE", c, "accuracy", 3),
+            "MI-UE survives": lambda c: cell("MI-UE", c, "survives", 2),
+        },
+    )
     with_survival = [c for c in natural["MI-UE"] if "survives" in natural["MI-UE"][c].numbers]
     rho = stats.spearmanr(
         *([natural["MI-UE"][c].mean(what) for c in with_survival] for what in ("survives", "accuracy"))

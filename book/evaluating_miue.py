@@ -283,7 +283,6 @@ used = torch.zeros(len(everything), dtype=torch.bool)
 for c in range(len(train.classes)):
     used[(everything.labels == c).nonzero()[: len(train) // len(train.classes), 0]] = True
 others = everything.subset(~used)  # `balanced` takes the first of each class
-begun = None
 if len(others) and others.images.shape[2] == others.images.shape[3]:
     turns = torch.randint(4, (len(others),), generator=torch.Generator().manual_seed(seed))
     turned = torch.stack([x.rot90(int(k), (1, 2)) for x, k in zip(others.images.cpu(), turns, strict=True)])
@@ -335,7 +334,6 @@ plots.show(
 )
 
 # %%
-clean = np.array(lines["noise on a share"][0.0])
 for share in sorted(lines["the clean part alone"]):
     mixed, alone = np.array(lines["noise on a share"][share]), np.array(lines["the clean part alone"][share])
     less = mixed - alone

@@ -63,12 +63,16 @@ seed = 0
 # %%
 import functools
 import time
+import warnings
 
 import numpy as np
 import torch
 
 import miue_lib as mi
 from miue_lib import explain, plots
+
+# Processes that have used much memory are replaced by fresh ones, which is as it should be.
+warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
 
 run = mi.profile(profile)
 train, test = mi.load(run.data)
