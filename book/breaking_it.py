@@ -70,7 +70,6 @@ seed = 0
 
 # %%
 import functools
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -83,9 +82,6 @@ from miue_lib import defenses, evaluate, explain, plots, results
 from miue_lib.kernels import jpeg as codec
 from miue_lib.suite import suite
 
-# Processes that have used much memory are replaced by fresh ones, which is as it should be.
-warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
-
 run = mi.profile(profile)
 train, test = mi.load(run.data)
 train = train.balanced(run.few)
@@ -93,13 +89,6 @@ cache = mi.Cache("cache")
 data = f"{run.data}, {len(train):,} pictures"
 bench = evaluate.Bench(size=run, train=train, test=test, cache=cache, data=data, seed=seed)
 tables = suite(run, train)
-
-
-def interval(differences):
-    """Mean and 95 per cent t-interval of differences, one a seed."""
-    middle, n = np.mean(differences), len(differences)
-    half = stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / np.sqrt(n)
-    return f"{middle:+.3f} [{middle - half:+.3f}, {middle + half:+.3f}]"
 
 
 about = results.hardware(train.device)
@@ -641,7 +630,7 @@ plots.table(
 
 # %%
 plain, through = (np.array(adaptive[row]["JPEG 10"].numbers["accuracy"]) for row in adapted)
-print(f"accuracy after JPEG 10: crafted through it, less plain: {interval(through - plain)}")
+print(f"accuracy after JPEG 10: crafted through it, less plain: {plots.t_interval(through - plain)}")
 
 # %% [markdown]
 # (*MI* is the sliced mutual information of the victim's features of clean and of published pictures, and *lost* that of

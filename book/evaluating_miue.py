@@ -71,7 +71,6 @@ seed = 0
 
 # %%
 import functools
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -82,9 +81,6 @@ import miue_lib as mi
 from miue_lib import evaluate, plots, results
 from miue_lib.suite import pretrained, suite
 
-# Processes that have used much memory are replaced by fresh ones, which is as it should be.
-warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
-
 run = mi.profile(profile)
 train, test = mi.load(run.data)
 train = train.balanced(run.few)
@@ -92,13 +88,6 @@ bench = evaluate.Bench(
     size=run, train=train, test=test, cache=mi.Cache("cache"), data=f"{run.data}, {len(train):,} pictures", seed=seed
 )
 tables = suite(run, train)
-
-
-def interval(differences):
-    """Mean and 95 per cent t-interval of differences, one a seed."""
-    middle, n = np.mean(differences), len(differences)
-    half = stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / np.sqrt(n)
-    return f"{middle:+.3f} [{middle - half:+.3f}, {middle + half:+.3f}]"
 
 
 about = results.hardware(train.device)
@@ -267,7 +256,7 @@ if profile == "cpu":
 # That shallow networks are spared is a finding against the published table, and we do not have its reason. At the
 # paper's size the surrogate is larger, training is longer by an order of magnitude and the pictures have colours; each
 # may matter. [Does MI explain unlearnability?](does_mi_explain.ipynb) shows the same for six of these victims, with
-# their mutual information. The transformer learns little from 4,000 pictures in four epochs, so that there is little to
+# their mutual information. The transformer learns little from 3,000 pictures in four epochs, so that there is little to
 # spoil.
 #
 # ### What if the victim does not begin from scratch?
@@ -338,7 +327,7 @@ for share in sorted(lines["the clean part alone"]):
     mixed, alone = np.array(lines["noise on a share"][share]), np.array(lines["the clean part alone"][share])
     less = mixed - alone
     print(f"{share:3.0f} % with noise: {plots.mean_sd(mixed)}, the clean part alone {plots.mean_sd(alone)}, ", end="")
-    print(f"difference {interval(less)}")
+    print(f"difference {plots.t_interval(less)}")
 if profile == "cpu":
     assert less.mean() < 0, "beside 10 per cent of clean pictures, the noise does harm"
 
@@ -423,9 +412,12 @@ for setting, of in varied.items():
     for column, one in of.items():
         if one.numbers["accuracy"] != same:
             values = one.numbers["accuracy"]
-            print(f"{setting:16s} {column:12s} {plots.mean_sd(values)}, {interval(np.subtract(values, same))}")
+            print(f"{setting:16s} {column:12s} {plots.mean_sd(values)}, {plots.t_interval(np.subtract(values, same))}")
 zeta = varied["distance_weight"]
-print("ζ = 10 above ζ = 0:", interval(np.subtract(zeta["10.0"].numbers["accuracy"], zeta["0.0"].numbers["accuracy"])))
+print(
+    "ζ = 10 above ζ = 0:",
+    plots.t_interval(np.subtract(zeta["10.0"].numbers["accuracy"], zeta["0.0"].numbers["accuracy"])),
+)
 
 # %% [markdown]
 # *Means and standard deviations of three seeds, of noise and of victim; clean victims are at about 0.775.* Most of
@@ -449,13 +441,13 @@ rows = results.beside({"here": ablated, "published": theirs})
 full = np.array(rows["MI-UE"]["here"].numbers["accuracy"])
 for row, of in rows.items():
     more = np.array(of["here"].numbers["accuracy"]) - full
-    apart = f", {interval(more)}" if row != "MI-UE" else ""
+    apart = f", {plots.t_interval(more)}" if row != "MI-UE" else ""
     print(f"{row}: {shown(of['here'])}{apart}; published {shown(of['published'])}")
 left_out = [
     np.array(rows[f"MI-UE without the {term} term"]["here"].numbers["accuracy"]) for term in ("similarity", "distance")
 ]
 more = left_out[0] - left_out[1]
-print(f"without the similarity term, above without the distance term: {interval(more)}")
+print(f"without the similarity term, above without the distance term: {plots.t_interval(more)}")
 if profile == "cpu":
     assert more.mean() > 0.05, "the similarity term matters more than the distance term"
 
@@ -521,7 +513,7 @@ plots.sortable(
 #
 # <details><summary>Solution</summary>
 #
-# With 400 of 4,000 pictures an epoch has a tenth of the steps. A victim that has hardly been trained is bad for a
+# With 300 of 3,000 pictures an epoch has a tenth of the steps. A victim that has hardly been trained is bad for a
 # reason that has nothing to do with what is in the pictures, and the mixture looks good beside it. Try it:
 #
 # ```python

@@ -63,16 +63,12 @@ seed = 0
 # %%
 import functools
 import time
-import warnings
 
 import numpy as np
 import torch
 
 import miue_lib as mi
 from miue_lib import explain, plots
-
-# Processes that have used much memory are replaced by fresh ones, which is as it should be.
-warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
 
 run = mi.profile(profile)
 train, test = mi.load(run.data)
@@ -506,7 +502,7 @@ print("(below 0: the more of it, the lower the accuracy; for nine rows, ±0.68 a
 # and PIL share noise from which a line tells the class without fail, at the full energy that the budget allows
 # ($\ell_2$ near 0.8). To be common to a class is neither needed (AP) nor enough (GUE). MI-UE's noise is the picture's
 # own more than any other, and the least separable of those that work: it asks more of a victim before it pays off, and
-# 4,000 pictures and twelve epochs are few. With 10,000 pictures, in [Building MI-UE](building_miue.ipynb), it falls far
+# 3,000 pictures and twelve epochs are few. With 10,000 pictures, in [Building MI-UE](building_miue.ipynb), it falls far
 # below EM. What simple noise costs, this table cannot show: what takes it away again is the question of [Breaking
 # it](breaking_it.ipynb).
 #

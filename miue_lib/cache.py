@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -196,6 +197,9 @@ class Cache:
             return
         from joblib import Parallel, delayed, parallel_config  # comes with scikit-learn, and only the book needs it
 
+        # Processes that have used much memory are replaced by fresh ones, as they should be. The warning comes from a
+        # thread of joblib's, which a filter set for this call alone would not reach.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor")
         with parallel_config("loky", inner_max_num_threads=1):
             yield from Parallel(n_jobs=-1, return_as="generator")(delayed(_with_one_thread)(call) for call in todo)
 

@@ -20,13 +20,13 @@ class Profile:
     measure what was crafted rather than craft. many: MI-UE's settings that change where it is crafted many times over,
     with this and that taken away. depths: the paper's victims by depth, name → for `build`.
 
-    For the tables of `miue_lib.suite`: crafts: how many times noise is crafted for the victims of a case, with a seed
-    each. victim_title: what `model` is called. brief: what changes in `victim` where very many are trained. Methods
-    ("clean" too) whose noise meets every victim: `transferred`; every defence: `rows`; the dear ones of them:
-    `fewer_rows`; adversarial training: `resisted`. transfer: the victims, name → for `build`, and what changes in
-    `victim`. adversarial: what changes in `victim` for adversarial training; attack: its `steps`, and the `step` if it
-    does not grow with the radius. defenses: settings of `DEFENSES`. shares: of pictures with noise, in per cent.
-    sweeps: MI-UE's setting → values that are tried; swept: what else changes in its settings meanwhile.
+    For the tables of `miue_lib.suite`: crafts: how many times noise is crafted for the victims of a case, with a
+    seed each. victim_title: what `model` is called. brief: what changes in `victim` where very many are trained.
+    Methods ("clean" too) whose noise meets every victim: `transferred`; every defence: `rows`; adversarial
+    training: `resisted`. transfer: the victims, name → for `build`, and what changes in `victim`. adversarial: what
+    changes in `victim` for adversarial training; attack: its `steps`, and the `step` if it does not grow with the
+    radius. defenses: settings of `DEFENSES`. shares: of pictures with noise, in per cent. sweeps: MI-UE's setting →
+    values that are tried; swept: what else changes in its settings meanwhile.
     """
 
     name: str
@@ -42,7 +42,6 @@ class Profile:
     victim_title: str
     transferred: tuple[str, ...]
     rows: tuple[str, ...]
-    fewer_rows: tuple[str, ...]
     resisted: tuple[str, ...]
     brief: Mapping[str, Any]
     transfer: Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -78,7 +77,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             data="fashion-mnist-mini",
             model="small_resnet",
             seeds=3,
-            few=4000,
+            few=3000,
             victim=_frozen(epochs=12, learning_rate=0.2, weight_decay=1e-4, schedule="cosine", crop=2),
             noise=_frozen(
                 random=_frozen(),
@@ -165,14 +164,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             crafts=3,
             victim_title="small ResNet",
             transferred=("clean", "em", "tue", "miue"),
-            rows=("clean", "em", "miue"),
-            fewer_rows=("clean", "miue"),
+            rows=("clean", "miue"),
             resisted=("clean", "rem", "miue"),
             brief=_BRIEF,
-            # The first six by the recipe of the chapter that compares depths, so that it shares its victims.
-            transfer=_victims(_by_depth(vgg11="small_vgg11", resnet18="small_resnet18"), epochs=6, learning_rate=0.1)
-            | _victims(
-                {"ResNet-50": "small_resnet50", "DenseNet-121": "small_densenet"},
+            # By the recipe of the chapter that compares depths, so that the first six are its victims too.
+            transfer=_victims(
+                dict(_by_depth(vgg11="small_vgg11", resnet18="small_resnet18"))
+                | {"ResNet-50": "small_resnet50", "DenseNet-121": "small_densenet"},
                 **dict(_BRIEF) | {"learning_rate": 0.1},
             )
             | _victims({"ViT-B": "small_vit"}, **dict(_BRIEF) | {"learning_rate": 0.05}),
@@ -205,7 +203,6 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             victim_title="ResNet-18",
             transferred=("clean", "em", "ap", "ar", "sem", "gue", "tue", "miue"),
             rows=("clean", "em", "ap", "ar", "sem", "gue", "tue", "miue"),
-            fewer_rows=("clean", "em", "ap", "ar", "sem", "gue", "tue", "miue"),
             resisted=("clean", "em", "sem", "rem", "tue", "miue"),
             brief=_frozen(),
             transfer=_victims(_by_depth(vgg11="vgg11", resnet18="resnet18"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -83,13 +82,10 @@ def _adversarial(size: Profile) -> list[Case]:
 def _defenses(size: Profile, images: ImageSet) -> list[Case]:
     cases = []
     for column, (name, settings) in _defended_with(size, images).items():
-        for method in size.fewer_rows if column in _DEAR else size.rows:
+        for method in size.rows:
             case = _plain(size, "defenses", method, column, defense=name, trained=size.brief)
             cases.append(replace(case, defended=settings))
     return cases
-
-
-_DEAR = ("UEraser max", "VAE", "diffusion")
 
 
 def _defended_with(size: Profile, images: ImageSet) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -107,17 +103,16 @@ def _defended_with(size: Profile, images: ImageSet) -> dict[str, tuple[str, dict
 
 
 def _ablation(size: Profile) -> list[Case]:
-    """MI-UE without one of its terms, without both in turn; the full loss crafted in as many rounds beside it."""
+    """MI-UE without one of its terms and without the other; the full loss crafted in as many rounds beside them."""
     taken = {
         "MI-UE": {},
         "MI-UE without the distance term": {"distance_weight": 0.0},
         "MI-UE without the similarity term": {"similarity_weight": 0.0},
     }
-    return [_varied(size, "ablation", row, size.victim_title, changes) for row, changes in taken.items()]
-
-
-def _varied(size: Profile, table: str, row: str, column: str, changes: Mapping[str, Any], **more: Any) -> Case:
-    return _plain(size, table, "miue", column, row=row, crafted=dict(size.many) | dict(changes), **more)
+    return [
+        _plain(size, "ablation", "miue", size.victim_title, row=row, crafted=dict(size.many) | changes)
+        for row, changes in taken.items()
+    ]
 
 
 def _transfer(size: Profile) -> list[Case]:

@@ -506,6 +506,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a number": (lambda: plots.by_method({"t": {"a": []}}), "panels['t']['a']: got [], expected a list of one or more"),
     "finite numbers": (lambda: plots.bars({"a": [1, float("nan")]}, ylabel=""), "values['a']: got [1, nan]"),
     "numbers": (lambda: plots.mean_sd(["x"]), "values: got ['x']"),
+    "numbers of an interval": (lambda: plots.t_interval([]), "values: got []"),
     "whole digits": (lambda: plots.mean_sd([1.0], digits=-1), "digits: got -1"),
 }
 
@@ -523,6 +524,13 @@ def test_mean_and_deviation_in_words() -> None:
     assert plots.mean_sd([0.45, 0.5]) == "0.475 ± 0.035"  # 0.05 / √2 = 0.0354
     assert plots.mean_sd(SEEDS, digits=1) == "3.0 ± 2.6"
     assert plots.mean_sd([0.5]) == "0.500"
+
+
+def test_an_interval_is_signed_and_wider_than_the_standard_error() -> None:
+    # Two values: half the interval is t(1; 0.975) · 0.0354 / √2 = 12.706 · 0.025.
+    assert plots.t_interval([0.45, 0.5]) == "+0.475 [+0.157, +0.793]"
+    assert plots.t_interval([-0.1, -0.1, -0.1], digits=1) == "−0.1 [−0.1, −0.1]"
+    assert plots.t_interval([0.5]) == "+0.500"
 
 
 class Cells(HTMLParser):

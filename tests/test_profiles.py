@@ -67,9 +67,8 @@ def test_settings_of_the_tables_are_accepted(name: str) -> None:
         assert set(recipe) <= set(inspect.signature(mi.fit).parameters)
     assert {model for model, _ in profile.transfer.values()} <= set(mi.MODELS)
     assert list(profile.transfer)[: len(profile.depths)] == list(profile.depths)
-    for rows in (profile.transferred, profile.rows, profile.resisted, profile.fewer_rows):
+    for rows in (profile.transferred, profile.rows, profile.resisted):
         assert rows[0] == "clean" and "miue" in rows and set(rows[1:]) <= set(mi.METHODS)
-    assert set(profile.fewer_rows) <= set(profile.rows)
     for defense, settings in profile.defenses.items():
         assert set(settings) <= set(inspect.signature(DEFENSES[defense].run).parameters)
     accepted = set(inspect.signature(mi.METHODS["miue"].run).parameters)

@@ -7,7 +7,7 @@ from .cells import heatmap
 from .charts import bars, by_depth, by_method, curves, gaps, intervals, sweep
 from .images import noise_card, pictures
 from .page import as_png, chooser, show, slider, sortable, table
-from .seeds import mean_sd
+from .seeds import mean_sd, t_interval
 from .style import COLOURS, STYLE
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "slider",
     "sortable",
     "sweep",
+    "t_interval",
     "table",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from .._errors import bad, check_count
 
@@ -37,3 +38,16 @@ def mean_sd(values: Sequence[float], digits: int = 3) -> str:
     _, mean, deviation = over_seeds("values", values)
     places = check_count("digits", digits, 0)
     return f"{mean:.{places}f}" if deviation is None else f"{mean:.{places}f} ± {deviation:.{places}f}"
+
+
+def t_interval(values: Sequence[float], digits: int = 3) -> str:
+    """Mean and 95 % t-interval for it, as "+0.476 [+0.414, +0.538]"; of a single value the mean alone.
+
+    values: one number a seed, paired differences for example. digits: after the decimal point.
+    """
+    numbers, mean, deviation = over_seeds("values", values)
+    places = check_count("digits", digits, 0)
+    if deviation is None:
+        return f"{mean:+.{places}f}".replace("-", "−")
+    half = float(stats.t.ppf(0.975, len(numbers) - 1)) * deviation / len(numbers) ** 0.5
+    return f"{mean:+.{places}f} [{mean - half:+.{places}f}, {mean + half:+.{places}f}]".replace("-", "−")
