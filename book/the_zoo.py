@@ -223,8 +223,7 @@ card("ar")
 # $-n$, which is nearly the same for all pictures of the class. Thirty steps cost two matrix products each.
 #
 # It was made to test a thought: that unlearnable noise of all kinds works by *linearising* victims, by making a linear
-# rule sufficient. Our version follows descriptions of the paper, not its code; the docstring says what had to be
-# chosen.
+# rule sufficient. The docstring says where our version differs from the authors' code.
 
 # %%
 card("pil")

@@ -129,7 +129,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 ar=_frozen(radius=1.0 * (784 / 3072) ** 0.5, response=7.0),
                 ops=_frozen(),
                 cuda_conv=_frozen(size=5),
-                pil=_frozen(),
+                pil=_frozen(epochs=10, batch_size=128, learning_rate=0.05),
                 tue=_frozen(rounds=3),
                 ntga=_frozen(steps=2, step=4.4 / 255, held_out=1000),
                 gue=_frozen(
