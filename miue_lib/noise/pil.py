@@ -42,8 +42,8 @@ def pil(
     victim learns the linear rule first, and needs nothing else. Norm: L∞ ≤ `epsilon`, in pixel values. Sample-wise.
     Cost: no pass of a network; of the linear model epochs + steps, a matrix product each.
 
-    The defaults are those of the authors' code, whose terms weigh 0.9 and 0.1. Deviations: there W is the product of two
-    trained matrices, here it is one; here noise keeps x − n within [0, 1] at every step, there at the end.
+    The defaults are those of the authors' code, whose terms weigh 0.9 and 0.1. Deviations: there W is the product of
+    two trained matrices, here it is one; here noise keeps x − n within [0, 1] at every step, there at the end.
     """
     settings = {name: value for name, value in locals().items() if name != "images"}
     epsilon = check_epsilon(epsilon)
