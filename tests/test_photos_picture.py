@@ -193,6 +193,13 @@ def test_exif_that_makes_pillow_warn_or_raise_does_not_matter() -> None:
         assert read(saved(RGB, "PNG", exif=block)).pixels.shape == (WIDTH, HEIGHT, 3)
 
 
+def test_a_small_exif_block_cannot_become_a_large_one() -> None:
+    entries = b"".join(struct.pack("<HHII", tag, 2, 10_000, 8) for tag in range(0x9000, 0x9000 + 2000))  # one value
+    block = b"II*\0" + struct.pack("<IH", 8, 2000) + entries + bytes(4)
+    kept = read(saved(RGB, "PNG", exif=block), metadata=True).exif
+    assert kept is not None and len(kept) <= 2 * len(block)  # instead of 20 MB
+
+
 def test_sixteen_bits_become_eight() -> None:
     values = np.arange(0, 65536, 7, dtype=np.uint16)[None, :]
     picture = read(saved(values, "PNG"))
@@ -310,6 +317,8 @@ def jpeg_of(width: int, height: int) -> bytes:
         (jpeg_of(65535, 65535), "too large: 65,535 × 65,535 pixels, at most 178,956,970 are read"),
         (b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\xff" * 6, "too large: 16,777,216 × 16,777,216 pixels"),
         (png(4, 1, 8, 3, b"\0\0\0\0\0"), "damaged: a PNG with a palette, without its palette"),
+        (png(4, 1, 8, 5, b"\0\0\0\0\0"), "damaged or cut short (not identified by this driver)"),
+        (b"\xff\xd8\xff\xc0\0\x04\x08\0" + FILES["jpeg"][2:], "damaged or cut short"),
         (FILES["png"][:-1], "cut short: the end of the PNG is missing"),
         (FILES["webp"][:-2], "cut short: the end of the WebP is missing"),
         (FILES["jpeg"][:100], "cut short: the JPEG ends before its pixels"),
