@@ -115,14 +115,14 @@ def test_a_square_shows_of_a_fine_wave_what_two_steps_of_back_projection_give() 
         return np.where(t < 1, 1.5 * t**3 - 2.5 * t**2 + 1, np.where(t < 2, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2, 0))
 
     eigenvalue = sum(1e-3 * (cubic(t) * cubic(t - k)).sum() * np.cos(np.pi * 24 / 32 * k) for k in range(-3, 4))
-    wave = np.rint(40 * np.cos(np.pi * 24 * (np.arange(32) + 0.5) / 32))
+    wave = np.rint(80 * np.cos(np.pi * 24 * (np.arange(32) + 0.5) / 32))
     noise = np.broadcast_to(wave, (3, 32, 32)).astype(np.int8)
     picture = grey(640, 700, 3)
     seen = shown(picture, spread(picture, noise, 127), 32)
     expected = (1 - (1 - eigenvalue) ** 3) * wave
     # Levels, all of rounding: 0.5 where the square is made of rows and 0.5 · 1.3 (the sum of absolute weights) before;
-    # 0.5 (1 − λ)³ of the wave itself, 0.02; the noise's own, over 20 columns a cell, 0.1. Without the steps 13 are
-    # missing, after one 3.
+    # 0.5 (1 − λ)³ of the wave itself, 0.02; the noise's own, over 20 columns a cell, 0.1. Without the steps 25 are
+    # missing, after one 7, and after three 2 less are missing.
     assert abs(seen - expected).max() <= 1.3
 
 
@@ -148,6 +148,8 @@ def test_beyond_the_middle_the_noise_is_reflected_again_and_again() -> None:
     assert np.array_equal(wide[:, 95:115], middle)
     assert np.array_equal(wide[:, :90], wide[:, 40:])  # it repeats after twice the middle
     assert abs(middle[:, 1:] - middle[:, :-1]).max() > 0
+    odd = added(grey(20, 131, 3), levels())  # the middle begins with half a pixel
+    assert np.array_equal(added(grey(20, 131, 3), levels()[..., ::-1]), odd[:, ::-1])
     tall = added(grey(130, 20, 3), levels().transpose(0, 2, 1))
     assert abs(tall.transpose(1, 0, 2) - wide).max() <= 1  # summed first down, then along
 
@@ -155,10 +157,10 @@ def test_beyond_the_middle_the_noise_is_reflected_again_and_again() -> None:
 def test_noise_shrinks_with_antialiasing() -> None:
     board = np.where(np.indices((12, 12)).sum(0) % 2, 8, -8)
     noise = np.broadcast_to(board, (3, 12, 12)).astype(np.int8)
-    # A pixel of 6 × 6 lies between cells, as many up as down at every distance. Six pixels are all near an edge,
-    # where a reflection repeats a cell; so a picture of a longer noise, away from its edges.
+    # Three cells a pixel, whose centre is a cell's: it would get ±8 without. Away from the edges, where a reflection
+    # repeats a cell.
     long = np.tile(noise, (1, 4, 4))
-    assert np.array_equal(added(grey(24, 24, 3), long)[4:-4, 4:-4], np.zeros((16, 16, 3)))
+    assert np.array_equal(added(grey(16, 16, 3), long)[3:-3, 3:-3], np.zeros((10, 10, 3)))
     assert abs(added(grey(48, 48, 3), long)).min() == 8
 
 

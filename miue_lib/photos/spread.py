@@ -11,7 +11,8 @@ mean square; from nearest neighbours 0.92 to 0.97 and 0.87 (to 640 × 480), in b
 sharpened by what shrinking will take from it, in two steps of back-projection (Irani and Peleg 1991), and what then
 exceeds the budget is clipped. That gave 0.984 to 0.989 and 0.93, at a PSNR lower by 1.4 dB; with other shrinking
 (bilinear, box, Lanczos) the correlation rose too. More steps gained little, clipping takes the rest. Fashion-MNIST:
-0.96 to 0.97 and 0.90 plain, 0.983 to 0.987 and 0.93 so.
+0.96 to 0.97 and 0.90 plain, 0.983 to 0.987 and 0.93 so; there, victims trained on the squares of 200 × 150 pixels
+learned as little either way (mean accuracy 0.60 over six seeds; 0.80 from clean squares).
 """
 
 from __future__ import annotations
