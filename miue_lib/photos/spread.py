@@ -9,10 +9,10 @@ copy, which were enlarged to 48 × 48 and 100 × 75 (100 of them each), 640 × 4
 bicubic resampling, the square showed noise with a correlation of 0.95 to what was crafted and with 0.85 of its root
 mean square; from nearest neighbours 0.92 to 0.97 and 0.87 (to 640 × 480), in blocks with edges. Hence noise is first
 sharpened by what shrinking will take from it, in two steps of back-projection (Irani and Peleg 1991), and what then
-exceeds the budget is clipped. That gave 0.984 to 0.989 and 0.93, at a PSNR lower by 1.4 dB; with other shrinking
+exceeds the budget is clipped. That gave 0.984 to 0.989 and 0.93, at a PSNR lower by 1.2 to 1.4 dB; with other shrinking
 (bilinear, box, Lanczos) the correlation rose too. More steps gained little, clipping takes the rest. Fashion-MNIST:
-0.96 to 0.97 and 0.90 plain, 0.983 to 0.987 and 0.93 so; there, victims trained on the squares of 200 × 150 pixels
-learned as little either way (mean accuracy 0.60 over six seeds; 0.80 from clean squares).
+0.96 to 0.97 and 0.90 plain, 0.983 to 0.987 and 0.92 to 0.94 so; there, victims trained on the squares of 200 × 150
+pixels learned as little either way (mean accuracy 0.60, six seeds; 0.80 from clean squares, two seeds).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def spread(pixels: np.ndarray, levels: np.ndarray, most: int) -> np.ndarray:
     A picture of s × s gets the levels themselves. In one smaller than s the noise is shrunk, with antialiasing. Noise
     is rounded to the nearest level, and the sum clipped to [0, 255].
 
-    Memory beyond pixels and result is O(1) in the picture's size: 6 MB for s of 32, 35 MB for 224. The result is the
+    Memory beyond pixels and result is O(1) in the picture's size: 11 MB for s of 32, and more with s. The result is the
     same on every call: no sum is left to a library that would split it over threads, or by the shape of a strip.
 
     Raises `ValueError` for other shapes and types.
