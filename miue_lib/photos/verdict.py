@@ -1,0 +1,375 @@
+"""What a trainer makes of published pictures: small networks are trained on them, and tested on pictures held out.
+
+The pictures themselves are split again and again. On one part networks are trained as a trainer would train them: on
+the unprotected pictures, on the published ones, and on what counter-measures make of these. The other part, in the
+unprotected version, tells what they have learned. What is said about it in words is decided by the numbers alone, and
+where they do not decide, that is what is said.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .._errors import bad, check_choice, check_count
+from ..cache import Cache
+from ..data import ImageSet
+from ..defenses.pictures import _through_a_file
+from ..noise import METHODS
+from ..profiles import Profile
+from ..train import accuracy, steps_per_epoch
+from .spread import square
+
+_PARTS = 6  # of which one is held out
+_LONGEST = 65_500  # pixels a side that libjpeg stores
+
+# Of SGD, however few the pictures: steps of a victim, steps in a surrogate's life, batches in an epoch as far as
+# there can be, and pictures in a batch. Measured with 60 to 1,000 pictures of CIFAR-10 and Fashion-MNIST.
+_VICTIM_STEPS = 600
+_SURROGATE_STEPS = 180
+_BATCHES = 24
+_LEAST_BATCH = 8
+_BATCH_SIZE = 128  # of `fit`, where a profile says nothing else
+
+
+# What a trainer does to the pictures
+
+
+@dataclass(frozen=True)
+class View:
+    """How a trainer looks at a picture.
+
+    title: as a part of a sentence. function: `(pixels (H, W, C) uint8, side) → (side, side, 3)`.
+    """
+
+    title: str
+    function: Callable[[np.ndarray, int], np.ndarray]
+
+    def __call__(self, pixels: np.ndarray, side: int) -> np.ndarray:
+        """Of the full picture, uint8 `(H, W, C)` with C = 1 or 3, what is trained on: `(side, side, 3)`."""
+        return self.function(pixels, side)
+
+
+def _jpeg(pixels: np.ndarray, side: int, *, quality: int) -> np.ndarray:
+    """Stored as JPEG at full size, then the square. What is too long for a JPEG file is not stored as one."""
+    if max(pixels.shape) <= _LONGEST:
+        stored = _through_a_file(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, quality)
+        pixels = stored.reshape(pixels.shape)
+    return square(pixels, side)
+
+
+def _grayscale(pixels: np.ndarray, side: int) -> np.ndarray:
+    grey = np.asarray(Image.fromarray(square(pixels, side)).convert("L"))
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    half = Image.fromarray(square(pixels, max(1, side // 2)))
+    return np.asarray(half.resize((side, side), Image.Resampling.BICUBIC))
+
+
+VIEWS: Mapping[str, View] = MappingProxyType(
+    {"plain": View("as they are", square)}
+    | {f"jpeg-{q}": View(f"saved as JPEG at quality {q}", partial(_jpeg, quality=q)) for q in (90, 70, 50, 30)}
+    | {
+        "grayscale": View("turned to grey", _grayscale),
+        "resized": View("shrunk to half the size and enlarged again", _resized),
+    }
+)
+
+
+# Settings for few pictures
+
+
+def crafting(method: str, images: ImageSet, size: Profile) -> dict[str, Any]:
+    """Settings for `craft`: the profile's, but with enough steps for these pictures, however few.
+
+    A profile counts in rounds, epochs of a surrogate, which are made for thousands of pictures. Of hundreds an epoch
+    has a handful of steps, and noise that was crafted against surrogates that have learned nothing teaches nothing.
+    So batches shrink until an epoch has some tens of steps, and the lives of surrogates are made long enough: there
+    are as many as before. With as many pictures as a profile is made for, its settings stay.
+
+    Raises `ValueError` for a method that has no budget a pixel.
+    """
+    check_choice("method", method, [name for name, known in METHODS.items() if known.norm == "L∞"])
+    given = dict(size.noise[method])
+    if not (METHODS[method].takes("epochs") and METHODS[method].takes("surrogate")) or "model_batches" in given:
+        return given  # no surrogate, or one whose steps do not depend on the number of pictures
+    asked = METHODS[method].settings | given
+    batch_size = _batch_size(len(images), asked["batch_size"])
+    life = math.ceil(_SURROGATE_STEPS / steps_per_epoch(len(images), batch_size))
+    changed = {"batch_size": batch_size, "epochs": max(asked["epochs"], life)}
+    if asked.get("fresh_every") is not None:
+        life = max(asked["fresh_every"], life)
+        changed |= {"fresh_every": life, "epochs": math.ceil(asked["epochs"] / asked["fresh_every"]) * life}
+    return given | changed
+
+
+def training(n: int, size: Profile) -> dict[str, Any]:
+    """Settings for `fit` that make the most of `n` pictures: the profile's, but with enough steps however few."""
+    given = dict(size.victim)
+    batch_size = _batch_size(check_count("n", n, 2), given.get("batch_size", _BATCH_SIZE))
+    enough = math.ceil(_VICTIM_STEPS / steps_per_epoch(n, batch_size))
+    return given | {"batch_size": batch_size, "epochs": max(given["epochs"], enough)}
+
+
+def _batch_size(n: int, most: int) -> int:
+    """So that an epoch has `_BATCHES` of them, but large enough for batch normalisation."""
+    return min(most, max(_LEAST_BATCH, n // _BATCHES))
+
+
+# What is measured
+
+
+def sample(labels: Sequence[int] | Tensor, most: int, seed: int) -> list[int]:
+    """The places of `most` of these labels, or of all if they are fewer, in order: drawn at random, and as many of
+    each class as of any other while it has them."""
+    given = torch.as_tensor(labels)
+    check_count("most", most)
+    order = torch.randperm(len(given), generator=torch.Generator().manual_seed(check_count("seed", seed, 0)))
+    turn = torch.zeros(len(given), dtype=torch.int64)  # whose turn it is: first one of each class, then another …
+    for members in _members(given[order]):
+        turn[members] = torch.arange(len(members))
+    chosen: list[int] = order[turn.argsort(stable=True)][:most].sort().values.tolist()
+    return chosen
+
+
+def split(labels: Tensor, number: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The places of the training and of the held-out pictures, int64 and in order.
+
+    A sixth of each class is held out: rounded, but at least one, and none of a class with a single picture. For splits
+    of one `seed` the `number` says which sixth: six of them, numbered from 0, hold out every picture about once.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for members in _members(labels):
+        order = members[torch.randperm(len(members), generator=generator)]
+        count = _held_out(len(members))
+        held_out[order[(number * count + torch.arange(count)) % len(order)]] = True
+    return (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]
+
+
+def _held_out(n: int) -> int:
+    return max(1, round(n / _PARTS)) if n > 1 else 0
+
+
+def _members(labels: Tensor) -> Iterator[Tensor]:
+    """The places of each class that there is."""
+    for label in torch.unique(labels):
+        yield (labels == label).nonzero()[:, 0]
+
+
+def verdict(
+    clean: Mapping[str, ImageSet],
+    published: Mapping[str, ImageSet],
+    *,
+    size: Profile,
+    seeds: int = 6,
+    seed: int = 0,
+    cache: Cache,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """What networks learn from the published pictures, and what they would have learned from the unprotected ones.
+
+    clean, published: the squares of the same pictures, in the same order, under views of `VIEWS`; "plain" at least.
+    size: whose network is trained, as `training` says. seeds: how many splits and trainings, from `seed` on.
+    cache: what is trained stays there: a run that was stopped goes on where it was. progress: called with a line of
+        text after every network.
+
+    For each of the `seeds` a sixth of every class is held out (see `split`). Networks are trained on the others:
+    unprotected; published; and published under each other view. The last are tested on held-out pictures under the
+    same view, all of them unprotected. In one seed, all networks begin with the same weights.
+
+    Returns plain values, the same on every run: "model", "settings" for `fit`, "side" in pixels, the numbers of
+    pictures to "train" and "test" on in a seed and how many were "tested" in all seeds, "chance" (what naming the
+    largest class gets of the test), the "seeds", and "rows", each with "name" ("clean" or that of a view), "title"
+    and "accuracy", one number in [0, 1] a seed. There are no rows where nothing can be held out.
+
+    Networks are trained side by side where joblib is there, and one after the other where not, on one thread each, so
+    that numbers do not depend on it. Raises `ValueError` for sets that do not belong together or have one class only.
+    """
+    views = _check_sets(clean, published)
+    labels = clean["plain"].labels.cpu()
+    check_count("seeds", seeds)
+    check_count("seed", seed, 0)
+    parts = [split(labels, number, seed) for number in range(seeds)]
+    train, test = (len(part) for part in parts[0])
+    counts = torch.bincount(labels[parts[0][1]] if test else labels)
+    settings = training(train, size)
+    about: dict[str, Any] = {
+        "model": size.model,
+        "settings": settings,
+        "side": clean["plain"].images.shape[-1],
+        "train": train,
+        "test": test,
+        "tested": len(torch.unique(torch.cat([out for _, out in parts]))),
+        "chance": int(counts.max()) / int(counts.sum()),
+        "seeds": [seed + 1 + number for number in range(seeds)],
+    }
+    if test == 0:
+        return about | {"rows": []}
+    sets = [("clean", "Unprotected", clean["plain"], clean["plain"])]
+    for name in views:
+        title = "Protected" if name == "plain" else f"Protected, {VIEWS[name].title}"
+        sets.append((name, title, published[name], clean[name]))
+    calls = [
+        partial(_tested, cache, size.model, shown.subset(within), asked.subset(out), one, settings)
+        for _, _, shown, asked in sets
+        for (within, out), one in zip(parts, about["seeds"], strict=True)
+    ]
+    found = list(_told(_side_by_side(cache, calls), len(calls), progress))
+    rows = [
+        {"name": name, "title": title, "accuracy": found[row * seeds : (row + 1) * seeds]}
+        for row, (name, title, _, _) in enumerate(sets)
+    ]
+    return about | {"rows": rows}
+
+
+def _tested(cache: Cache, model: str, train: ImageSet, test: ImageSet, seed: int, settings: Mapping[str, Any]) -> float:
+    victim, _ = cache.fit(model, train, seed=seed, **settings)
+    return accuracy(victim, test)
+
+
+def _side_by_side(cache: Cache, calls: Sequence[Callable[[], float]]) -> Iterator[float]:
+    if torch.cuda.is_available() or importlib.util.find_spec("joblib"):
+        yield from cache.at_once(calls)
+        return
+    threads = torch.get_num_threads()
+    for call in calls:
+        torch.set_num_threads(1)  # as there; a small network hardly gains from more
+        try:
+            value = call()
+        finally:
+            torch.set_num_threads(threads)
+        yield value
+
+
+def _told(found: Iterator[float], total: int, progress: Callable[[str], None] | None) -> Iterator[float]:
+    start = time.perf_counter()
+    for done, value in enumerate(found, 1):
+        if progress is not None:
+            seconds = (time.perf_counter() - start) / done * (total - done)
+            progress(f"verdict: {done} of {total} networks trained, about {seconds:.0f} s to go")
+        yield value
+
+
+def _check_sets(clean: Mapping[str, ImageSet], published: Mapping[str, ImageSet]) -> list[str]:
+    """The names of the views, in the order of `VIEWS`."""
+    if set(published) != set(clean) or "plain" not in clean or not set(clean) <= set(VIEWS):
+        given = f"views {sorted(published)} of pictures that are there as {sorted(clean)}"
+        raise bad("published", given, f"the same views of both, 'plain' and others of {', '.join(VIEWS)}")
+    first = clean["plain"]
+    for argument, sets in (("clean", clean), ("published", published)):
+        for name, images in sets.items():
+            if not torch.equal(images.labels, first.labels) or images.images.shape != first.images.shape:
+                raise bad(f"{argument}[{name!r}]", repr(images), f"the pictures of clean['plain'], {first!r}")
+    if len(torch.unique(first.labels)) < 2:
+        raise bad("clean", "pictures of one class", "two classes or more")
+    return [name for name in VIEWS if name in clean]
+
+
+# What is said about it
+
+_FEWEST = 30  # pictures to test on
+_SIZEABLE = 1 / 2  # of what a network learns from unprotected pictures, beyond chance
+# 97.5 % quantiles of Student's t with 1, 2, … 9 degrees of freedom; with more, the ninth is on the safe side.
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+_NORMAL = 1.960
+
+
+def sentences(verdict: Mapping[str, Any]) -> list[str]:
+    """What a verdict says, in words for everyone: a sentence for each row; one in all where pictures are too few.
+
+    Too few are fewer than 30 to test on, over all seeds, and those from which a network, unprotected as they are, does
+    not learn clearly more than chance. Else each row is compared with the first, unprotected pictures. With d the
+    difference of the mean accuracies, and g what a network learns from unprotected pictures, their accuracy minus
+    chance, the pictures of that row
+
+    - are *protected* if d is clearly above 0, and half of g or more;
+    - are protected *in part* if d is clearly above 0, and less than that;
+    - are *not* protected if d is clearly below half of g, and may be 0;
+    - else it *cannot be told*: nothing and half of g are both possible.
+
+    Clearly: by an interval of 95 % for d, the wider of two. One is Student's for paired differences, d_k of seed k
+    with standard deviation s: t · s/√n for n seeds, t = 4.3 for three. In one seed both networks have the same
+    pictures, split and first weights, so that d_k does not feel what these do to both; its scatter holds what is left
+    of them, the chances of training and, since seeds hold out other pictures, those of the test. But s from three
+    numbers is by luck often much too small. So the interval is at least that of Agresti and Caffo (2000) for two
+    shares of as many pictures as were tested, as if training had no scatter at all: 1.96 · √(p(1 − p)/m + q(1 − q)/m),
+    with two pictures more, one of them right, in each share. (That one is too wide for the same pictures, which are
+    hard or easy for both networks.) With one seed there is no s, and nothing is clear.
+
+    Trainings share most of their pictures. So the intervals speak of new test pictures and new trainings on the
+    pictures at hand, not of other people's pictures. And each sentence stands for itself: of twenty, one may be wrong.
+    """
+    rows, tested, chance = verdict["rows"], verdict["tested"], verdict["chance"]
+    if tested < _FEWEST:
+        return [f"Too few pictures to measure what the protection does: {tested} to test a network on."]
+    first, *others = rows
+    learned = _mean(first["accuracy"])
+    half = _half_width([a - chance for a in first["accuracy"]], chance * (1 - chance) / tested)
+    if learned - half <= chance:
+        return [
+            "Too few pictures to measure what the protection does: even from the unprotected ones, networks get "
+            f"{_percent(learned)} right, where guessing gets {_percent(chance)}."
+        ]
+    outcomes = [_outcome(first["accuracy"], row["accuracy"], tested, chance) for row in others]
+    plain = next(outcome for row, outcome in zip(others, outcomes, strict=True) if row["name"] == "plain")
+    said = [f"From the unprotected pictures, networks learn: they get {_percent(learned)} of new ones right, where "
+            f"guessing gets {_percent(chance)}."]  # fmt: skip
+    for row, outcome in zip(others, outcomes, strict=True):
+        title = VIEWS[row["name"]].title
+        verb = "stay" if row["name"] != "plain" and plain == "protected" else "are"
+        compared = f"networks get {_percent(_mean(row['accuracy']))} right, against {_percent(learned)}"
+        unsure = ", too uncertain to tell with so few pictures" if outcome == "unclear" else ""
+        words = _WORDS[outcome].format(verb=verb)
+        said.append(f"{title[0].upper()}{title[1:]}, {words}: {compared} from the unprotected ones{unsure}.")
+    return said
+
+
+_WORDS = {
+    "protected": "the pictures {verb} protected",
+    "in part": "the pictures are protected only in part",
+    "not protected": "the pictures are not protected",
+    "unclear": "the pictures may or may not be protected",
+}
+
+
+def _outcome(first: Sequence[float], row: Sequence[float], tested: int, chance: float) -> str:
+    """Of a row, against the first: a key of `_WORDS`, as `sentences` says."""
+    shares = [(_mean(accuracies) * tested + 1) / (tested + 2) for accuracies in (first, row)]
+    binomial = sum(share * (1 - share) / (tested + 2) for share in shares)
+    half = _half_width([a - b for a, b in zip(first, row, strict=True)], binomial)
+    difference = _mean(first) - _mean(row)
+    sizeable = _SIZEABLE * (_mean(first) - chance)
+    if difference > half:
+        return "protected" if difference >= sizeable else "in part"
+    return "not protected" if difference + half < sizeable else "unclear"
+
+
+def _half_width(values: Sequence[float], least: float) -> float:
+    """Of a 95 % interval for the mean of values that are one a seed, whose variance is not below `least`."""
+    if len(values) < 2:
+        return math.inf
+    variance = sum((value - _mean(values)) ** 2 for value in values) / (len(values) - 1)
+    by_seeds = _T[min(len(values) - 1, len(_T)) - 1] * math.sqrt(variance / len(values))
+    return max(by_seeds, _NORMAL * math.sqrt(least))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
