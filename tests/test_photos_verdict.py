@@ -100,7 +100,7 @@ def blank(n: int, classes: int = 2) -> mi.ImageSet:
 def test_few_pictures_get_steps_enough(n: int) -> None:
     victim = training(n, CPU)
     assert victim["epochs"] * steps_per_epoch(n, victim["batch_size"]) >= 600
-    for method in ("miue", "ap", "rem"):
+    for method in ("miue", "ap", "rem", "pil"):
         settings = mi.METHODS[method].settings | crafting(method, blank(n), CPU)
         lives = settings["epochs"] / (settings.get("fresh_every") or settings["epochs"])
         assert lives == (9 if method == "miue" else 1)
@@ -115,12 +115,10 @@ def test_a_handful_goes_through_batch_normalisation(n: int) -> None:
 
 def test_with_as_many_pictures_as_a_profile_is_made_for_its_settings_stay() -> None:
     assert training(10_000, CPU) == dict(CPU.victim) | {"batch_size": 128}
-    for method in ("miue", "ap", "em", "rem", "pil", "random", "tue", "ntga"):
-        given = dict(CPU.noise[method])
-        found = crafting(method, blank(10_000), CPU)
-        assert found == ({"batch_size": 128} if "batch_size" in found else {}) | given, method
-    gpu = mi.PROFILES["gpu"]
-    assert crafting("miue", blank(50_000), gpu) == {"batch_size": 128, "epochs": 100}
+    for size, n in ((CPU, 10_000), (mi.PROFILES["gpu"], 50_000)):
+        for method in ("miue", "ap", "em", "rem", "pil", "random", "tue", "ntga"):
+            defaults = mi.METHODS[method].settings
+            assert defaults | crafting(method, blank(n), size) == defaults | dict(size.noise[method]), method
 
 
 @pytest.mark.parametrize("method", ["miue", "em", "ap", "rem", "gue"])

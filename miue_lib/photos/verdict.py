@@ -39,7 +39,7 @@ _LONGEST = 65_500  # pixels a side that libjpeg stores
 _VICTIM_STEPS = 600
 _SURROGATE_STEPS = 180
 _BATCHES = 24
-_LEAST_BATCH = 8
+_LEAST_BATCH = 32
 _BATCH_SIZE = 128  # of `fit`, where a profile says nothing else
 
 
@@ -104,9 +104,9 @@ def crafting(method: str, images: ImageSet, size: Profile) -> dict[str, Any]:
     """
     check_choice("method", method, [name for name, known in METHODS.items() if known.norm == "L∞"])
     given = dict(size.noise[method])
-    if not (METHODS[method].takes("epochs") and METHODS[method].takes("surrogate")) or "model_batches" in given:
-        return given  # no surrogate, or one whose steps do not depend on the number of pictures
     asked = METHODS[method].settings | given
+    if "epochs" not in asked or asked.get("model_batches") is not None:
+        return given  # no model that learns in epochs
     batch_size = _batch_size(len(images), asked["batch_size"])
     life = math.ceil(_SURROGATE_STEPS / steps_per_epoch(len(images), batch_size))
     changed = {"batch_size": batch_size, "epochs": max(asked["epochs"], life)}
@@ -324,25 +324,24 @@ def sentences(verdict: Mapping[str, Any]) -> list[str]:
             "Too few pictures to measure what the protection does: even from the unprotected ones, networks get "
             f"{_percent(learned)} right, where guessing gets {_percent(chance)}."
         ]
-    outcomes = [_outcome(first["accuracy"], row["accuracy"], tested, chance) for row in others]
-    plain = next(outcome for row, outcome in zip(others, outcomes, strict=True) if row["name"] == "plain")
+    outcomes = {row["name"]: _outcome(first["accuracy"], row["accuracy"], tested, chance) for row in others}
     said = [f"From the unprotected pictures, networks learn: they get {_percent(learned)} of new ones right, where "
             f"guessing gets {_percent(chance)}."]  # fmt: skip
-    for row, outcome in zip(others, outcomes, strict=True):
-        title = VIEWS[row["name"]].title
-        verb = "stay" if row["name"] != "plain" and plain == "protected" else "are"
-        compared = f"networks get {_percent(_mean(row['accuracy']))} right, against {_percent(learned)}"
+    for row in others:
+        outcome, title = outcomes[row["name"]], VIEWS[row["name"]].title
+        stay = outcome == outcomes["plain"] == "protected" and row["name"] != "plain"
+        words = "stay protected" if stay else _WORDS[outcome]
+        numbers = f"networks get {_percent(_mean(row['accuracy']))} right, against {_percent(learned)} from the"
         unsure = ", too uncertain to tell with so few pictures" if outcome == "unclear" else ""
-        words = _WORDS[outcome].format(verb=verb)
-        said.append(f"{title[0].upper()}{title[1:]}, {words}: {compared} from the unprotected ones{unsure}.")
+        said.append(f"{title[0].upper()}{title[1:]}, the pictures {words}: {numbers} unprotected ones{unsure}.")
     return said
 
 
 _WORDS = {
-    "protected": "the pictures {verb} protected",
-    "in part": "the pictures are protected only in part",
-    "not protected": "the pictures are not protected",
-    "unclear": "the pictures may or may not be protected",
+    "protected": "are protected",
+    "in part": "are protected only in part",
+    "not protected": "are not protected",
+    "unclear": "may or may not be protected",
 }
 
 
