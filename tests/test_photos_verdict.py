@@ -104,7 +104,7 @@ def test_few_pictures_get_steps_enough(n: int) -> None:
         settings = mi.METHODS[method].settings | crafting(method, blank(n), CPU)
         lives = settings["epochs"] / (settings.get("fresh_every") or settings["epochs"])
         assert lives == (9 if method == "miue" else 1)
-        assert settings["epochs"] / lives * steps_per_epoch(n, settings["batch_size"]) >= 180
+        assert settings["epochs"] / lives * steps_per_epoch(n, settings["batch_size"]) >= 300
 
 
 @pytest.mark.parametrize("n", [2, 3, 9])
@@ -113,12 +113,14 @@ def test_a_handful_goes_through_batch_normalisation(n: int) -> None:
     mi.fit(mi.build("small_resnet", few), few, **training(n, CPU) | {"epochs": 1})
 
 
-def test_with_as_many_pictures_as_a_profile_is_made_for_its_settings_stay() -> None:
+def test_where_a_profile_has_steps_enough_its_settings_stay() -> None:
     assert training(10_000, CPU) == dict(CPU.victim) | {"batch_size": 128}
     for size, n in ((CPU, 10_000), (mi.PROFILES["gpu"], 50_000)):
         for method in ("miue", "ap", "em", "rem", "pil", "random", "tue", "ntga"):
             defaults = mi.METHODS[method].settings
-            assert defaults | crafting(method, blank(n), size) == defaults | dict(size.noise[method]), method
+            # A life of 3 epochs of 78 steps is short of 300: it gets a fourth.
+            more = {"fresh_every": 4, "epochs": 36} if (method, size) == ("miue", CPU) else {}
+            assert defaults | crafting(method, blank(n), size) == defaults | dict(size.noise[method]) | more, method
 
 
 @pytest.mark.parametrize("method", ["miue", "em", "ap", "rem", "gue"])
@@ -233,7 +235,7 @@ def a_verdict(*rows: list[float], tested: int = 500, chance: float = 0.1) -> dic
         # shares of 500 the interval is at most ± 0.062; by seeds ± 2.484 s.
         ([0.2, 0.22, 0.18], "pictures are protected:"),  # 0.3 thrice: ± 0.060
         ([0.1, 0.4, 0.1], "may or may not be protected"),  # 0.4, 0.12, 0.38; s = 0.156: ± 0.388 and 0.3 is not clear
-        ([0.4, 0.42, 0.38], "only in part"),  # 0.1 thrice, ± 0.062
+        ([0.4, 0.42, 0.38], "protected in part"),  # 0.1 thrice, ± 0.062
         ([0.47, 0.49, 0.45], "not protected"),  # 0.03 thrice: it may be 0, and is not 0.2
         ([0.55, 0.57, 0.53], "not protected"),
         ([0.3, 0.5, 0.5], "may or may not be protected"),  # 0.2, 0.02, −0.02; s = 0.117: ± 0.29
@@ -241,7 +243,7 @@ def a_verdict(*rows: list[float], tested: int = 500, chance: float = 0.1) -> dic
 )
 def test_what_is_said_follows_from_differences(accuracy: list[float], expected: str) -> None:
     _, said = sentences(a_verdict([0.5, 0.52, 0.48], accuracy))
-    wordings = ("pictures are protected:", "only in part", "not protected", "may or may not be protected")
+    wordings = ("pictures are protected:", "protected in part", "not protected", "may or may not be protected")
     assert [word for word in wordings if word in said] == [expected]
 
 
