@@ -37,7 +37,7 @@ def jpeg(images: ImageSet, *, quality: int = 10) -> ImageSet:
     # (H, W) or (H, W, 3), as Pillow wants them.
     pixels = images.images.cpu().permute(0, 2, 3, 1).squeeze(3).contiguous().numpy()
     with ThreadPoolExecutor() as pool:  # the codec releases the interpreter lock
-        stored = np.stack(list(pool.map(lambda picture: _through_a_file(picture, quality), pixels)))
+        stored = np.stack(list(pool.map(lambda picture: through_a_file(picture, quality), pixels)))
     kept = torch.from_numpy(stored).view(len(images), *images.images.shape[2:], -1).permute(0, 3, 1, 2).contiguous()
     return replace(images, images=kept.to(images.device), name=f"{images.name}, JPEG {quality}")
 
@@ -80,7 +80,7 @@ def bit_depth(images: ImageSet, *, bits: int = 2) -> ImageSet:
     return replace(images, images=functional.posterize(images.images, bits), name=name)
 
 
-def _through_a_file(pixels: np.ndarray, quality: int) -> np.ndarray:
+def through_a_file(pixels: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="JPEG", quality=quality)
     return np.asarray(Image.open(file))

@@ -25,7 +25,7 @@ from torch import Tensor
 from .._errors import bad, check_choice, check_count
 from ..cache import Cache
 from ..data import ImageSet
-from ..defenses.pictures import _through_a_file
+from ..defenses.pictures import through_a_file
 from ..noise import METHODS
 from ..profiles import Profile
 from ..train import accuracy, steps_per_epoch
@@ -64,7 +64,7 @@ class View:
 def _jpeg(pixels: np.ndarray, side: int, *, quality: int) -> np.ndarray:
     """Stored as JPEG at full size, then the square. What is too long for a JPEG file is not stored as one."""
     if max(pixels.shape) <= _LONGEST:
-        stored = _through_a_file(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, quality)
+        stored = through_a_file(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, quality)
         pixels = stored.reshape(pixels.shape)
     return square(pixels, side)
 
