@@ -218,9 +218,13 @@ card("ar")
 # ### PIL: what a linear model sees
 #
 # PIL (Liu, Chen and Zhang 2026) asks the simplest model: a linear classifier without a bias, $Wx$, trained on the clean
-# pictures. From each picture $x$ of class $y$ it subtracts a noise $n$, such that $W$ gives every class the same score
-# on $x - n$, and says $y$ to $n$ alone. What a linear rule could use of the picture is gone; what it can use instead is
-# $-n$, which is nearly the same for all pictures of the class. Thirty steps cost two matrix products each.
+# pictures. From each picture $x$ of class $y$ it subtracts a noise $n$ with two aims: $W$ shall say $y$ to $n$ alone,
+# and, at a ninth of the weight, give every class the same score on $x - n$. What a linear rule can use then is $-n$,
+# which is much the same for all pictures of the class. Thirty steps cost two matrix products each.
+#
+# The second aim would take from the picture what a linear rule could use of it. Within this budget that comes true in
+# small part only: in a check outside this chapter (one seed), $W$ was right on 0.85 of the clean training pictures and
+# still on 0.71 of the published ones.
 #
 # It was made to test a thought: that unlearnable noise of all kinds works by *linearising* victims, by making a linear
 # rule sufficient. The docstring says where our version differs from the authors' code.
@@ -255,9 +259,9 @@ card("tue")
 #
 # It attacks generalisation directly, instead of offering a shortcut. Ours uses the kernel of a fully connected network,
 # one of the authors' two; that of a convolutional one costs far more. Nobody promises that what it finds matters to a
-# network that convolves. Here it does, more than anything else; a fully connected victim, in a trial outside this
-# chapter (three hidden layers of 512, one seed), was right on 0.845 of the test pictures with this noise and on 0.850
-# without.
+# network that convolves. Here it does, on average more than any other method; a fully connected victim, in a trial
+# outside this chapter (three hidden layers of 512, 4,000 pictures, one seed), was right on 0.845 of the test pictures
+# with this noise and on 0.850 without.
 
 # %%
 card("ntga")
@@ -294,12 +298,17 @@ for name in ("clean", "ap", "em", "miue"):
     before, right, after = (off_by(name, distance) for distance in (-1, 0, 1))
     others[name] = (1 - before - right - after) / (classes - 3)
     print(f"{title[name]:10s} {before:7.3f} {right:7.3f} {after:7.3f}   {others[name]:.3f}")
-assert off_by("ap", -1) > 1.5 * others["ap"]
+neighbours = {name: (off_by(name, -1) + off_by(name, 1)) / 2 for name in others}
+assert neighbours["ap"] > 1.5 * others["ap"]
+if profile == "cpu":
+    assert max(neighbours[name] / others[name] for name in ("em", "miue")) < 1.5
 
 # %% [markdown]
-# They do, in part. AP's victims take a picture of class $y$ for class $y - 1$, whose published pictures carried the
-# features of $y$, far more often than for another class on average. But $y + 1$ is raised as well, which the argument
-# does not explain, and most errors go elsewhere.
+# They do, but not only the one that the argument predicts. AP's victims take a picture of class $y$ for class $y - 1$,
+# whose published pictures carried the features of $y$, about twice as often as for another class on average. But they
+# take it for $y + 1$ about as often, with some seeds more and with some less, which the argument does not explain, and
+# most errors go elsewhere. Of the methods shown, only AP does this: victims of EM and of MI-UE do not prefer these two
+# classes.
 #
 # ## What if noise and network take turns?
 #
@@ -432,7 +441,8 @@ plots.table(bounded, named | columns)
 plots.table([row for row in rows if row["norm"] != "L∞"], named | {"norm": lambda r: r["norm"]} | columns)
 
 # %% [markdown]
-# The same as a figure, with a dot for each seed.
+# The same as a figure, with a dot for each seed. LSP shows what they are for: with two of its three seeds, victims are
+# right on about half of the test pictures, with the third on about as many as after random noise.
 
 # %% tags=["hide-input"]
 order = ["clean", *(row["name"] for row in bounded), *(row["name"] for row in rows if row["norm"] != "L∞")]
@@ -452,16 +462,20 @@ print(f"{1 + bounded.index(ours)} of {len(bounded)}")
 weak = [row for row in rows if clean - row["accuracy"] < 0.15 and row["name"] != "random"]
 print("less than 0.15 below clean:", ", ".join(row["method"] for row in weak) or "none")
 assert abs(mean["random"] - clean) < 0.05
-assert {row["name"] for row in weak} <= {"ops", "ar", "gue"}
+assert {row["name"] for row in weak} <= {"ops", "ar", "gue", "lsp"}  # LSP: with one seed of three
+if profile == "cpu":
+    assert {row["name"] for row in weak} >= {"ops", "ar", "gue"}
+    assert max(mean["ntga"], mean["ap"]) < mean["miue"] - 0.05
 assert mean["miue"] < clean - 0.25
 
 # %% [markdown]
 # ## Why is MI-UE not the lowest here?
 #
-# At the paper's size it is, by a little. Here, methods with no network, or with one that is trained once, do better.
-# What have these in common? Split each noise into what the pictures of a class share, the mean noise of the class, and
-# what is the picture's own. The share of the noise's energy that is *common* to a class says how far a method is from
-# drawing one pattern per class.
+# At the paper's size it is, by a little. Here, methods with no network, or with one that is trained once, do better:
+# NTGA and AP with every seed, PIL and TUE on average, each with one seed of three here that does not. EM and MI-UE are
+# within a few hundredths of each other. What do the first four have in common? Split each noise into what the pictures
+# of a class share, the mean noise of the class, and what is the picture's own. The share of the noise's energy that is
+# *common* to a class says how far a method is from drawing one pattern per class.
 
 
 # %%
@@ -494,20 +508,23 @@ crafted = [row for row in bounded if row["name"] != "random"]
 for what in ("common", "separable", "L2", "passes"):
     rho = spearmanr([row[what] for row in crafted], [row["accuracy"] for row in crafted]).statistic
     print(f"rank correlation of accuracy with {what:10s} over the {len(crafted)} crafted with ε = 8/255: {rho:+.2f}")
-print("(below 0: the more of it, the lower the accuracy; for nine rows, ±0.68 and beyond is rare by chance, p < 0.05)")
+print("(below 0: the more of it, the lower the accuracy; for nine rows, ±0.70 and beyond is rare by chance, p < 0.05)")
 
 # %% [markdown]
-# Read this as suspicions, not as causes: there are nine rows, tuned unequally, and the columns go together. NTGA, TUE
-# and PIL share noise from which a line tells the class without fail, at the full energy that the budget allows
-# ($\ell_2$ near 0.8). To be common to a class is neither needed (AP) nor enough (GUE). MI-UE's noise is the picture's
-# own more than any other, and the least separable of those that work: it asks more of a victim before it pays off, and
-# 3,000 pictures and twelve epochs are few. With 10,000 pictures, in [Building MI-UE](building_miue.ipynb), it falls far
-# below EM. What simple noise costs, this table cannot show: what takes it away again is the question of [Breaking
+# Read this as suspicions, not as causes: there are nine rows, tuned unequally, and the columns go together. Accuracy
+# falls with *separable* and with $\ell_2$, by a little more than is usual by chance for nine rows, and these are the
+# best two of four looks. NTGA, TUE and PIL share noise from which a line tells the class without fail, at the full
+# energy that the budget allows ($\ell_2$ near 0.8). To be common to a class is neither needed (AP, with about a third
+# of its energy) nor enough (GUE, with more than half). Of the noise that works, MI-UE's is the picture's own more than
+# any other, and the least separable: it may be that it asks more of a victim before it pays off, and 3,000 pictures and
+# twelve epochs are few. With 10,000 pictures, in [Building MI-UE](building_miue.ipynb), it falls far below EM. What
+# simple noise costs, this table cannot show: what takes it away again is the question of [Breaking
 # it](breaking_it.ipynb).
 #
-# The last column is a warning of another kind. Victims of most methods that work were right on about 0.7 of the test
-# pictures after three to seven epochs, and then fell. Had their owner kept that epoch, by a few clean pictures set
-# aside, much of the effect would be gone.
+# The last column is a warning of another kind. Averaged over seeds, victims of the methods that work were at best right
+# on about 0.6 to 0.75 of the test pictures, after three to eight epochs, and then fell. Had their owner kept that
+# epoch, by a few clean pictures set aside, between about two fifths of the effect (EM) and four fifths (AP, PIL and
+# TUE) would be gone.
 #
 # ## Why do some methods fail here, and what would it take?
 #
@@ -547,17 +564,19 @@ for what, values in changed.items():
 with_pixels = np.mean(changed["OPS, victims neither crop nor flip"])
 without = np.mean(changed["clean, victims neither crop nor flip"])
 assert with_pixels < without - 0.15
-assert np.mean(changed["AR, six times the radius"]) < clean - 0.15
+assert np.mean(changed["AR, six times the radius"]) < mean["ar"]
 
 
 # %% [markdown]
-# The single pixel works as promised on victims that look at places, and crops take that away: on a victim without them
-# it costs more than 0.15. Several pixels survive crops, and are in plain sight (see the PSNR). AR needs a texture
-# several times as strong before this small network takes it up in twelve epochs; at that strength it is visible too.
-# One step or several makes no difference to NTGA here, and the views none to TUE. On natural pictures it is otherwise:
-# on 4,000 of CIFAR-10 (JPEG copy; same victims, seeds 1 and 2, run once outside this chapter) victims of TUE as
-# released were right on 0.51 and 0.51 of the test pictures, after clean data on 0.49 and 0.50, and through views on
-# 0.28 and 0.22.
+# The single pixel works as promised on victims that look at places, and crops take that away: on victims without them
+# it costs about 0.4, more with one seed than with the others. Eight pixels survive crops in part, and are in plain
+# sight (see the PSNR). With six times the radius, AR's texture is taken up in part as well: it costs between about 0.05
+# and 0.2, by seed, and is visible too. Whether longer training takes up more of it, we have not tried. One step or
+# several makes no difference to NTGA here beyond that between seeds. Through the views, TUE's victims are right on
+# fewer pictures on average, and with less difference between seeds; but without views single seeds reach the same, and
+# three of each do not settle it. On natural pictures the views make the difference: on 4,000 of CIFAR-10 (JPEG copy;
+# same victims, seeds 1 and 2, run once outside this chapter) victims of TUE as released were right on 0.51 and 0.51 of
+# the test pictures, after clean data on 0.49 and 0.50, and through views on 0.28 and 0.22.
 #
 # GUE is left. Its game has a way out that spares the victim: a classifier that has learnt to tell *that* there is noise
 # can be right where there is some and undecided where there is none. That serves the leader on both counts, whatever
@@ -574,9 +593,10 @@ for k in range(run.seeds):
 
 # %% [markdown]
 # Four epochs do not finish the game. Finishing would not be enough either: in a longer trial outside this chapter (nine
-# epochs, one seed) that classifier was right on 85 per cent of noisy pictures and on 15 of clean ones, $f$ was 2.36,
-# and a fresh victim was right on 0.82 of the test pictures. What helps is room: at twice the budget, victims of seeds 1
-# to 3 were right on 0.57, 0.71 and 0.79 (random noise of that size: 0.81, one seed).
+# epochs, 4,000 pictures, one seed) that classifier was right on 85 per cent of noisy pictures and on 15 of clean ones,
+# $f$ was 2.36, and a fresh victim was right on 0.82 of the test pictures. What helps is room: at twice the budget,
+# outside this chapter too, victims of seeds 1 to 3 were right on 0.57, 0.71 and 0.79 (random noise of that size: 0.81,
+# one seed).
 #
 # The authors train for 50 epochs on 50,000 pictures, choose among generators by what they do on test pictures, and
 # report 12 per cent on CIFAR-10; what our version does at that size is not known yet.
@@ -618,17 +638,18 @@ plots.chooser(figures, label="method")
 #
 # - Fourteen names, few ideas: a pattern per class, the features of a wrong class, and noise that a network in training
 #   finds easier than the picture.
-# - Effect can be cheap: NTGA and TUE take a second or two and leave victims at 0.23 here; MI-UE takes 47 seconds and
-#   leaves 0.47. What the costly methods buy must be looked for elsewhere: in transfer, and in what survives a defence.
+# - Effect can be cheap: NTGA makes no pass of a network and leaves victims at about 0.25 here; MI-UE makes 80, takes
+#   more than ten times as long and leaves about 0.49. What the costly methods buy must be looked for elsewhere: in
+#   transfer, and in what survives a defence.
 # - Budgets of different kinds make different tables. Without PSNR and SSIM beside it, a row with another norm says
 #   nothing.
-# - Results differ between seeds by up to 0.2, most for PIL, EM and LSP. One seed shows nothing.
+# - Results differ between seeds by up to about 0.3, most for LSP, TUE and PIL. One seed shows nothing.
 # - A method that fails at one size is not refuted, and one that wins is not confirmed: find out what it depends on.
 #
 # ## Exercises
 #
-# **1.** From random noise, as published, a linear classifier tells more than half of the classes right, and chance is a
-# tenth. Why, although the noise was drawn without looking at labels?
+# **1.** From random noise, as published, a linear classifier tells the class of about half of the pictures, and chance
+# is a tenth. Why, although the noise was drawn without looking at labels?
 #
 # <details><summary>Solution</summary>
 #
@@ -650,8 +671,8 @@ plots.chooser(figures, label="method")
 # print(mi.accuracy(victim, test.with_(for_test)), mi.accuracy(victim, test))
 # ```
 #
-# It should be right nearly always on the first: the patterns of a class depend on the seed and not on the pictures, and
-# they are what it has learnt instead of clothes.
+# It should be right on more than nine in ten of the first, and on about half of the second: the patterns of a class
+# depend on the seed and not on the pictures, and they are what it has learnt in place of much that tells clothes apart.
 #
 # </details>
 #
