@@ -1,0 +1,396 @@
+"""Protect a folder of pictures: noise for all of them, published copies, and what a trainer makes of those.
+
+Everything passes through a work folder in the output: what was asked for; a line for every picture that was looked at;
+their squares; the noise; a line for every picture that was published, and how victims see it; the victims. A process
+may be killed at any moment. The same command goes on, and the output is that of a run never killed, byte for byte on
+one machine's CPU. With the manifest, which is written last, the output is finished and the work folder is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._errors import bad
+from .._files import write_whole
+from ..cache import LIBRARY, Cache
+from ..data import ImageSet
+from ..noise import METHODS, craft
+from ..noise.execution import of_rank
+from ..noise.ranks import Ranks
+from ..perturbation import Perturbation
+from . import report as page
+from . import verdict
+from .picture import Unreadable, read
+from .report import Shown
+from .request import FORMAT, MANIFEST, REPORT, Request, check_same, manifest, request, state, versions
+from .sources import as_json, bytes_of, check_unchanged, digest, from_json
+from .stages import Line, Progress, lines_of, publish, scan, squares, views
+from .tree import LeftOut, Survey, survey
+from .verdict import VIEWS
+from .work import Steps, locked, wait_for_lock
+
+_SEEN = {"cpu": 2_000, "gpu": 10_000}  # pictures, at most, on which victims are trained and tested
+_SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
+_IN_MEMORY = 1 << 30  # bytes of noise in the making, in float32: above, it lies in a file
+_ALONE = "the only picture of its class that can be read: noise hides what the pictures of a class share"
+
+
+def protect(
+    photos: str | Path,
+    out: str | Path,
+    *,
+    method: str = "miue",
+    budget: int | None = None,
+    size: int = 32,
+    profile: str | None = None,
+    seed: int = 0,
+    seeds: int = 3,
+    webp: bool = False,
+    keep_metadata: bool = False,
+    report: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Publish the tree of pictures `photos` in `out`, with noise that makes them useless for training; its manifest.
+
+    photos: a folder `class/picture.*`, any sizes; JPEG, PNG, WebP. It is never written into.
+    out: a new or empty folder for the same tree, all pictures as PNG, `manifest.json` and `report.html`. Or one that
+        this function began, with the same arguments and pictures: it goes on, or, where that is finished, says so.
+    method: a name of `METHODS`, which makes the noise. budget: the most that a pixel moves, in levels of 255 (None: 8),
+        for methods that are bounded so. size: side in pixels of the squares that trainers are expected to make of the
+        pictures: the noise is crafted for those and spread to each picture's own size. settings: of the method,
+        instead of those that the profile and the number of pictures decide.
+    profile: "cpu" or "gpu" (None: by the device). device: where networks work (None: a GPU where there is one).
+    seed: fixes everything. seeds: victims trained for each line of the report.
+    webp: write lossless WebP. keep_metadata: keep EXIF, which may tell where and when a picture was taken. report:
+        whether to train victims and write what they say; without, `verdict` in the manifest is None.
+    progress: called with a line of text now and then.
+
+    The manifest holds settings, for every picture ‖δ‖∞ in levels, PSNR, SSIM and the SHA-256 of both files, and for
+    every other file why it was left out. Every picture is read back after it was written: its pixels are what they were
+    meant to be, and none is further than the budget from the source's.
+
+    Memory: the squares, 3·size² bytes a picture, and some 60 bytes a pixel of those pictures that are in the making,
+    together 2 GiB at most unless one alone needs more.
+
+    Under torchrun every process calls it and does its share; one writes the report. As many must go on as began.
+
+    Raises `ValueError` for arguments and folders that cannot be used, also when pictures change meanwhile or another
+    process is at work; `OSError` for a disk that fails or is full, or a picture that does not read back; and what
+    `craft` and `fit` raise.
+    """
+    wanted = request(
+        photos,
+        out,
+        method=method,
+        budget=budget,
+        size=size,
+        profile=profile,
+        seed=seed,
+        seeds=seeds,
+        webp=webp,
+        keep_metadata=keep_metadata,
+        report=report,
+        settings=settings,
+        device=device,
+    )
+    ranks = Ranks.current()
+    try:
+        ranks.agree_on("arguments", repr(wanted.asked(ranks.world)))
+        with ExitStack() as held:
+            return _run(wanted, ranks, held, progress if ranks.rank == 0 else None)
+    finally:
+        ranks.close()
+
+
+def _run(wanted: Request, ranks: Ranks, held: ExitStack, progress: Progress | None) -> dict[str, Any]:
+    begin = partial(_begin, wanted, ranks.world, held, progress) if ranks.rank == 0 else lambda: None
+    tree = ranks.everyones(ranks.all_or_none(begin))[0]
+    if tree is None:
+        return manifest(wanted.out)
+    ranks.all_or_none(lambda: scan(wanted, tree.photos, ranks, progress))
+    scanned = lines_of(wanted, "scan")
+    kept, left_out = _kept(tree, scanned)
+    images = _images(wanted, tree, kept)
+    noise = _noise(wanted, images, ranks, progress)
+    chosen = verdict.sample(images.labels.cpu(), _SEEN[wanted.profile.name], wanted.seed) if wanted.report else []
+    seen = {kept[int(place)]: row for row, place in enumerate(chosen)}
+    place = {index: place for place, index in enumerate(kept)}
+    share = {index: tree.photos[index] for index in kept}
+    levels = noise.levels.cpu().numpy()
+    ranks.all_or_none(lambda: publish(wanted, share, scanned, lambda i: levels[place[i]], seen, ranks, progress))
+    if ranks.rank > 0:
+        wait_for_lock(wanted.work)  # which the first holds until all is written, or it has ended
+        if state(wanted.out) != "finished":
+            raise RuntimeError("the first of the processes has ended")
+        return manifest(wanted.out)
+    published = lines_of(wanted, "published")
+    entries = [line["entry"] for _, line in sorted(published.items()) if "entry" in line]
+    left_out += [
+        LeftOut(tree.photos[index].source, line["reason"]) for index, line in published.items() if "reason" in line
+    ]
+    if not entries:
+        raise bad("photos", "no picture that can be published", "pictures")
+    about = _about(wanted, ranks.world, noise, entries, left_out)
+    if wanted.report:
+        about["verdict"] = _verdict(wanted, images, chosen, [kept[int(place)] for place in chosen], published, progress)
+    return _finish(wanted, about)
+
+
+# Beginning
+
+
+def _begin(wanted: Request, processes: int, held: ExitStack, progress: Progress | None) -> Survey | None:
+    """The pictures to protect, for a run that begins or goes on; None if the output is finished.
+
+    The lock stays with `held`.
+    """
+    now = survey(wanted.photos, wanted.suffix)
+    _check_names(now)
+    if state(wanted.out) == "finished":
+        if wanted.work.exists():  # of a process that was killed while it removed it, or is removing it
+            with locked(wanted.work):
+                _check_finished(wanted, processes, now, progress)
+                shutil.rmtree(wanted.work)
+        else:
+            _check_finished(wanted, processes, now, progress)
+        if progress is not None:
+            progress(f"{wanted.out} is finished: everything is there, and nothing was written")
+        return None
+    held.enter_context(locked(wanted.work))
+    if state(wanted.out) == "finished":  # by a process that had the lock until now
+        raise bad("out", f"{str(wanted.out)!r}, which another process has just finished", "the command again")
+    asked = {"asked": wanted.asked(processes), "began": _began(wanted)}
+    begun, path = wanted.work / "settings.json", wanted.work / "survey.json"
+    for left in (*wanted.out.glob(".*.part"), *wanted.work.glob(".*.part")):
+        left.unlink()  # by a process that was killed while it wrote
+    if not begun.exists():
+        write_whole(path, as_json(now))
+        write_whole(begun, json.dumps(asked).encode())
+        return now
+    before = json.loads(begun.read_bytes())
+    check_same(wanted.out, before["asked"] | before["began"], asked["asked"] | asked["began"])
+    tree = from_json(wanted.photos, path.read_bytes())
+    known = {
+        tree.photos[index].source: line["sha256"] for index, line in lines_of(wanted, "scan").items() if line["sha256"]
+    }
+    sources = [photo.source for photo in tree.photos]
+    here = [photo.source for photo in now.photos]
+    check_unchanged(wanted.photos, sources, here, known, Steps(progress, "checking", len({*known} & {*here})))
+    return tree
+
+
+def _began(wanted: Request) -> dict[str, Any]:
+    """What else decides the bytes of a run that is not finished."""
+    return {"versions": versions(), "source of miue_lib": LIBRARY, "device": wanted.device.type}
+
+
+def _check_names(tree: Survey) -> None:
+    """Raise `ValueError` for a class whose folder would stand where a file of our own has to."""
+    for name in tree.classes:
+        if name.casefold() in (MANIFEST, REPORT):
+            raise bad("photos", f"a class called {name!r}", "another name: a file in the output has this one")
+
+
+def _check_finished(wanted: Request, processes: int, now: Survey, progress: Progress | None) -> None:
+    """Raise `ValueError` unless the output is finished for what is asked and for these pictures, and whole."""
+    found = manifest(wanted.out)
+    check_same(wanted.out, {**found["settings"], "noise": None}, {**wanted.asked(processes), "noise": None})
+    known = {entry["source"]: entry["source_sha256"] for entry in found["pictures"]}
+    left_out = {left["source"] for left in found["left_out"]}
+    here = {photo.source for photo in now.photos}
+    total = len({*known} & here)
+    check_unchanged(wanted.photos, {*known} | (here & left_out), here, known, Steps(progress, "checking", total))
+    outputs = {entry["target"]: entry["sha256"] for entry in found["pictures"]}
+    steps = Steps(progress, "checking what was published", len(outputs))
+    try:
+        check_unchanged(wanted.out, outputs, outputs, outputs, steps)
+    except ValueError as error:
+        raise bad("out", f"{str(wanted.out)!r}, not as it was written ({error})", "a new or empty folder") from error
+
+
+# From pictures to noise
+
+
+def _kept(tree: Survey, scanned: Mapping[int, Line]) -> tuple[list[int], list[LeftOut]]:
+    """The indices of the pictures to protect, and what is left out.
+
+    Raises `ValueError` unless there are two classes of two pictures.
+    """
+    left_out = list(tree.left_out)
+    left_out += [
+        LeftOut(tree.photos[index].source, line["reason"]) for index, line in scanned.items() if "reason" in line
+    ]
+    folders = {parent for photo in tree.photos for parent in _parents(photo.target)}
+    usable = []
+    for index in sorted(index for index, line in scanned.items() if "reason" not in line):
+        photo = tree.photos[index]
+        if photo.target in folders:
+            left_out.append(LeftOut(photo.source, f"it would be written as {photo.target}, which is a folder's name"))
+        else:
+            usable.append(index)
+    counts = Counter(tree.photos[index].label for index in usable)
+    kept = [index for index in usable if counts[tree.photos[index].label] > 1]
+    left_out += [LeftOut(tree.photos[index].source, _ALONE) for index in usable if index not in {*kept}]
+    classes = [name for label, name in enumerate(tree.classes) if counts[label] > 1]
+    if len(classes) < 2:
+        given = f"{str(tree.root)!r}, with two or more readable pictures in {classes or 'no class'}"
+        reasons = Counter(left.reason for left in left_out).most_common(3)
+        why = "; ".join(f"{count} × {reason}" for reason, count in reasons)
+        raise bad("photos", f"{given} ({why})", "two classes or more")
+    return kept, left_out
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _images(wanted: Request, tree: Survey, kept: Sequence[int]) -> ImageSet:
+    """The squares of the pictures to protect."""
+    rows = squares(wanted, len(tree.photos))
+    rows.close()
+    pixels = rows.all()
+    if len(kept) < len(pixels):
+        pixels = pixels[np.asarray(kept)]
+    labels = torch.tensor([tree.photos[index].label for index in kept])
+    present = sorted({*labels.tolist()})
+    classes = tuple(tree.classes[label] for label in present)
+    name = f"squares of {wanted.photos.name}"
+    return ImageSet(torch.from_numpy(pixels), torch.searchsorted(torch.tensor(present), labels), classes, name).to(
+        wanted.device
+    )
+
+
+def _noise(wanted: Request, images: ImageSet, ranks: Ranks, progress: Progress | None) -> Perturbation:
+    """Noise for the squares: crafted, gone on with from its last checkpoint, or read."""
+    path, checkpoint, delta = (wanted.work / name for name in ("noise", "checkpoint", "delta"))
+    settings = wanted.crafting(images)
+    if not path.exists():
+        how: dict[str, Any] = {"progress": progress}
+        if METHODS[wanted.method].takes("execution"):
+            how |= {"checkpoint": checkpoint, "checkpoint_minutes": 1.0, "resume": True}
+            in_a_file = images.device.type == "cpu" and 4 * images.images.numel() > _IN_MEMORY and wanted.most < 128
+            how |= {"delta_file": delta} if in_a_file else {}
+        noise = craft(wanted.method, images, **settings, **how)
+        ranks.all_or_none(partial(noise.save, path) if ranks.rank == 0 else lambda: None)
+    noise = Perturbation.load(path)
+    images.check_owner(noise)
+    for left in (of_rank(checkpoint, ranks.rank, ranks.world), delta):
+        left.unlink(missing_ok=True)
+    return noise
+
+
+# From published pictures to the end
+
+
+def _verdict(
+    wanted: Request,
+    images: ImageSet,
+    chosen: Sequence[int],
+    indices: Sequence[int],
+    published: Mapping[int, Line],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """What victims say of the pictures `chosen`, with its sentences."""
+    rows = views(wanted, len(chosen))
+    rows.close()
+    there = [row for row, index in enumerate(indices) if "entry" in published[index]]
+    pixels = rows.all()
+    labels = images.labels.cpu()[torch.as_tensor(chosen)[there]]
+
+    def seen(which: int, name: str) -> dict[str, ImageSet]:
+        return {
+            view: ImageSet(
+                torch.from_numpy(np.ascontiguousarray(pixels[there, which, number])),
+                labels,
+                images.classes,
+                f"{name}, {view}",
+            ).to(wanted.device)
+            for number, view in enumerate(VIEWS)
+        }
+
+    found = verdict.verdict(
+        seen(0, "clean"),
+        seen(1, "published"),
+        size=wanted.profile,
+        seeds=wanted.seeds,
+        seed=wanted.seed,
+        cache=Cache(wanted.work / "cache"),
+        progress=progress,
+    )
+    return found | {"sentences": verdict.sentences(found)}
+
+
+def _about(
+    wanted: Request, processes: int, noise: Perturbation, entries: Sequence[Line], left_out: Sequence[LeftOut]
+) -> dict[str, Any]:
+    """The manifest, its verdict apart."""
+    squared = [0.0 if entry["psnr"] is None else 10 ** (-entry["psnr"] / 10) for entry in entries]
+    similar = [entry["ssim"] for entry in entries if entry["ssim"] is not None]
+    classes = {entry["class"] for entry in entries}
+    return {
+        "format": FORMAT,
+        "versions": versions(),
+        "settings": wanted.asked(processes) | {"noise": dict(noise.settings)},
+        "classes": sorted(classes),
+        "pictures": list(entries),
+        "left_out": sorted(
+            ({"source": left.source, "reason": left.reason} for left in left_out),
+            key=lambda left: (left["source"], left["reason"]),
+        ),
+        "summary": {
+            "pictures": len(entries),
+            "left_out": len(left_out),
+            "linf": max(entry["linf"] for entry in entries),
+            "psnr": -10 * math.log10(fmean(squared)) if any(squared) else None,
+            "ssim": fmean(similar) if similar else None,
+        },
+        "verdict": None,
+    }
+
+
+def _finish(wanted: Request, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Write report and manifest, remove the work folder, return the manifest as it can be read."""
+    written = json.dumps(about, indent=1, default=float).encode()
+    found: dict[str, Any] = json.loads(written)
+    if wanted.report:
+        write_whole(wanted.out / REPORT, page.report(found, _shown(wanted, found)).encode())
+    write_whole(wanted.out / MANIFEST, written)
+    shutil.rmtree(wanted.work)
+    return found
+
+
+def _shown(wanted: Request, found: Mapping[str, Any]) -> list[Shown]:
+    """The middle of one picture of each of some classes, before and after."""
+    firsts = {entry["class"]: entry for entry in reversed(found["pictures"])}
+    some = [firsts[name] for name in found["classes"]][:: math.ceil(len(firsts) / _SHOWN)]
+    shown = []
+    for entry in some:
+        try:
+            data, published = (bytes_of(p) for p in (wanted.photos / entry["source"], wanted.out / entry["target"]))
+        except (Unreadable, FileNotFoundError) as error:
+            raise bad("photos", f"{entry['source']!r}, which cannot be read any more", "pictures that stay") from error
+        if digest(data) != entry["source_sha256"]:
+            raise bad("photos", f"{entry['source']!r}, changed meanwhile", "pictures that stay as they are")
+        before, after = _middle(read(data).pixels), _middle(read(published).pixels)
+        shown.append(Shown(entry["source"], np.broadcast_to(before, after.shape), after))
+    return shown
+
+
+def _middle(pixels: np.ndarray) -> np.ndarray:
+    top, left = (max(0, (side - _SIDE) // 2) for side in pixels.shape[:2])
+    return pixels[top : top + _SIDE, left : left + _SIDE]

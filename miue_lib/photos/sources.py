@@ -1,0 +1,88 @@
+"""The pictures on the disk: their bytes, and whether they are still those that a run began with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from .._errors import bad
+from .picture import Unreadable, _take_apart
+from .tree import LeftOut, Photo, Survey
+from .work import Steps, side_by_side, workers
+
+MOST_BYTES = 2 * 1024**3  # of a file: no picture that Pillow opens, in 16 bits and with transparency, is larger
+
+
+def bytes_of(path: Path) -> bytes:
+    """Raises `Unreadable` where it may not be read or is larger than a picture, and `OSError` where the disk fails."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise Unreadable(f"larger than {MOST_BYTES // 1024**3} GiB, and so than any picture that can be read")
+        return path.read_bytes()
+    except PermissionError as error:
+        raise Unreadable("no permission to read it") from error
+
+
+def pixels_of(data: bytes) -> int:
+    """How many pixels the file says that it has, without decoding them; 0 where it says nothing."""
+    try:
+        width, height = _take_apart(data).size
+    except Exception:  # whatever is wrong, `read` says it in words
+        return 0
+    return width * height
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of_file(path: Path) -> str | None:
+    """SHA-256, without holding the file in memory; None for one that is not there or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def as_json(survey: Survey) -> bytes:
+    """A survey, its root apart, in a file."""
+    photos = [[photo.source, photo.label, photo.target] for photo in survey.photos]
+    left_out = [[left.source, left.reason] for left in survey.left_out]
+    return json.dumps({"classes": survey.classes, "photos": photos, "left_out": left_out}).encode()
+
+
+def from_json(root: Path, data: bytes) -> Survey:
+    """What `as_json` wrote."""
+    kept = json.loads(data)
+    photos = tuple(Photo(*fields) for fields in kept["photos"])
+    left_out = tuple(LeftOut(*fields) for fields in kept["left_out"])
+    return Survey(root, tuple(kept["classes"]), photos, left_out)
+
+
+def check_unchanged(
+    root: Path, before: Iterable[str], now: Iterable[str], known: Mapping[str, str], steps: Steps
+) -> None:
+    """Raise `ValueError` unless the sources `now` are those of `before`, and those `known` have the SHA-256 given.
+
+    The message counts what was added, removed and changed, and names the first.
+    """
+    before, now = set(before), set(now)
+    added, removed = now - before, before - now
+    still = sorted(set(known) & now)
+    found = side_by_side(lambda source: digest_of_file(root / source), still, workers())
+    changed = set()
+    for source, digest_ in zip(still, found, strict=True):
+        steps.step()
+        if digest_ != known[source]:
+            changed.add(source)
+    counts = [
+        f"{len(sources)} {word}"
+        for word, sources in (("added", added), ("removed", removed), ("changed", changed))
+        if sources
+    ]
+    if counts:
+        given = f"{', '.join(counts)} since the output was begun, first: {min(added | removed | changed)!r}"
+        raise bad("photos", given, "the pictures that it was begun with, or another folder for the output")
