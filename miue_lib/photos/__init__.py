@@ -1,5 +1,6 @@
-"""Protect a folder of pictures: `protect` publishes them with noise and says what that buys, `plan` what it would do."""
+"""Protect a folder of pictures: `protect` publishes them with noise and measures what that buys; `plan` only looks."""
 
+from .plan import plan
 from .protect import protect
 
-__all__ = ["protect"]
+__all__ = ["plan", "protect"]

@@ -41,7 +41,6 @@ from .tree import LeftOut, Survey, survey
 from .verdict import VIEWS
 from .work import Steps, locked, wait_for_lock
 
-_SEEN = {"cpu": 2_000, "gpu": 10_000}  # pictures, at most, on which victims are trained and tested
 _SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
 _IN_MEMORY = 1 << 30  # bytes of noise in the making, in float32: above, it lies in a file
 _ALONE = "the only picture of its class that can be read: noise hides what the pictures of a class share"
@@ -126,7 +125,7 @@ def _run(wanted: Request, ranks: Ranks, held: ExitStack, progress: Progress | No
     kept, left_out = _kept(tree, scanned)
     images = _images(wanted, tree, kept)
     noise = _noise(wanted, images, ranks, progress)
-    chosen = verdict.sample(images.labels.cpu(), _SEEN[wanted.profile.name], wanted.seed) if wanted.report else []
+    chosen = verdict.sample(images.labels.cpu(), wanted.seen, wanted.seed) if wanted.report else []
     seen = {kept[int(place)]: row for row, place in enumerate(chosen)}
     place = {index: place for place, index in enumerate(kept)}
     share = {index: tree.photos[index] for index in kept}
@@ -170,6 +169,10 @@ def _begin(wanted: Request, processes: int, held: ExitStack, progress: Progress 
         if progress is not None:
             progress(f"{wanted.out} is finished: everything is there, and nothing was written")
         return None
+    try:
+        wanted.work.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise bad("out", f"{str(wanted.out)!r} ({error.strerror})", "a folder that can be written into") from error
     held.enter_context(locked(wanted.work))
     if state(wanted.out) == "finished":  # by a process that had the lock until now
         raise bad("out", f"{str(wanted.out)!r}, which another process has just finished", "the command again")

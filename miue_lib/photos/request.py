@@ -22,6 +22,7 @@ from .work import FOLDER
 
 FORMAT = "miue_lib.protected/1"
 MANIFEST, REPORT = "manifest.json", "report.html"
+_SEEN = {"cpu": 2_000, "gpu": 10_000}
 _OWN = ("epsilon", "seed")  # settings of methods that are arguments of `protect`
 
 
@@ -56,6 +57,11 @@ class Request:
         """How far a pixel may move, in levels."""
         return 255 if self.budget is None else self.budget
 
+    @property
+    def seen(self) -> int:
+        """How many pictures, at most, victims are trained and tested on."""
+        return _SEEN[self.profile.name]
+
     def asked(self, processes: int) -> dict[str, Any]:
         """What decides the output, as JSON holds it; a run that goes on must be asked for the same."""
         names = ("method", "budget", "size", "seed", "seeds", "suffix", "keep_metadata", "report")
@@ -66,8 +72,10 @@ class Request:
     def crafting(self, images: ImageSet) -> dict[str, Any]:
         """Settings for `craft`, of these squares."""
         size = fitted_to(self.profile, images)
-        settings = verdict.crafting(self.method, images, size) | dict(self.settings) | {"seed": self.seed}
-        return settings if self.budget is None else settings | {"epsilon": self.budget / 255}
+        if self.budget is None:  # bounded in another way, which knows no epsilon
+            return {**size.noise[self.method], **self.settings, "seed": self.seed}
+        settings = verdict.crafting(self.method, images, size)
+        return settings | dict(self.settings) | {"seed": self.seed, "epsilon": self.budget / 255}
 
 
 def request(

@@ -19,13 +19,14 @@ from .._files import write_whole
 from ..noise.ranks import Ranks
 from .picture import WEBP_SIDE, Picture, Unreadable, encode, read
 from .request import Request
+from .seen import compare
 from .sources import bytes_of, digest, digest_of_file, pixels_of
-from .spread import compare, spread, square
+from .spread import spread, square
 from .tree import Photo
 from .verdict import VIEWS
 from .work import Journal, Room, Rows, Steps, read_journal, side_by_side, workers
 
-_BYTES = 60  # of memory at most, for every pixel of a picture that is read, changed, written and compared
+BYTES = 60  # of memory at most, for every pixel of a picture that is read, changed, written and compared
 _UNUSABLE = (errno.ENAMETOOLONG, errno.EILSEQ)  # what a file system says of a name that it cannot give
 
 Line = dict[str, Any]  # of a journal; "index" says of which picture
@@ -52,7 +53,7 @@ def scan(request: Request, photos: Sequence[Photo], ranks: Ranks, progress: Prog
             return line | {"reason": str(error)}
         line["sha256"] = digest(data)
         try:
-            with room(_BYTES * pixels_of(data)):
+            with room(BYTES * pixels_of(data)):
                 pixels = read(data).pixels
                 height, width = pixels.shape[:2]
                 if request.suffix == ".webp" and max(height, width) > WEBP_SIDE:
@@ -130,7 +131,7 @@ def publish(
 
     def make(index: int) -> Line:
         line = scanned[index]
-        with room(_BYTES * line["width"] * line["height"]):
+        with room(BYTES * line["width"] * line["height"]):
             one = _Publishing(request, photos[index], line["sha256"], staged / f"{index}{request.suffix}")
             return {"index": index} | one.run(levels(index), rows, seen.get(index))
 
@@ -145,7 +146,8 @@ def _trusted(request: Request, path: Path, steps: Steps) -> set[int]:
         steps.step()
         if "reason" in line:
             return True
-        return digest_of_file(request.out / line["entry"]["target"]) == line["entry"]["sha256"]
+        entry = line["entry"]
+        return digest_of_file(request.out / entry["target"]) == str(entry["sha256"])
 
     trusted = [line for line, whole in zip(lines, side_by_side(check, lines, workers()), strict=True) if whole]
     if len(trusted) < len(lines):
@@ -205,9 +207,9 @@ class _Publishing:
         except Unreadable as error:
             raise OSError(f"{self.photo.target!r} cannot be read back: {error}") from error
         shape = (*source.pixels.shape[:2], back.pixels.shape[2])  # WebP has no grey: it gives three equal channels
-        before, meant = (np.broadcast_to(pixels, shape) for pixels in (source.pixels, picture.pixels))
-        change = compare(before, back.pixels)
-        same = np.array_equal(back.pixels, meant) and _equal(back.alpha, picture.alpha)
+        meant = np.broadcast_to(picture.pixels, shape)
+        same = _equal(back.pixels, meant) and _equal(back.alpha, picture.alpha)
+        change = compare(source.pixels, picture.pixels)
         if not same or change.linf > self.request.most:
             raise OSError(f"{self.photo.target!r} does not read back as it was written")
         return {
@@ -228,7 +230,7 @@ class _Publishing:
 def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
     if one is None or other is None:
         return one is other
-    return bool(np.array_equal(one, other))
+    return np.array_equal(one, other)
 
 
 class _CannotBe(Exception):

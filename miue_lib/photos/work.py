@@ -24,7 +24,7 @@ from .._errors import bad
 
 FOLDER = ".miue_lib"  # in the output, until it is finished
 _GROUP, _SECONDS = 64, 2.0  # lines of a journal that are written together, and how long one waits for others at most
-_MEMORY = 2 * 1024**3  # bytes of pictures in the making at once
+MEMORY = 2 * 1024**3  # bytes of pictures in the making at once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -219,7 +219,7 @@ def workers() -> int:
 class Room:
     """Memory that threads share: who needs more than is left waits, and who needs more than there is works alone."""
 
-    def __init__(self, size: int = _MEMORY) -> None:
+    def __init__(self, size: int = MEMORY) -> None:
         self.size, self._used = size, 0
         self._changed = threading.Condition()
 
