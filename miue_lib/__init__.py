@@ -6,6 +6,8 @@ train, test = mi.load("fashion-mnist-mini")
 noise = mi.craft("miue", train, **mi.profile("cpu").noise["miue"])
 victim = mi.build("small_resnet", train, seed=1)
 mi.fit(victim, train.with_(noise), test=test, seed=1)
+
+mi.protect("photos", "protected")  # a folder class/picture.*
 """
 
 from .cache import Cache
@@ -16,6 +18,7 @@ from .mi import Estimate, Information, information, mutual_information
 from .models import MODELS, Classifier, build, load_model, save_model
 from .noise import METHODS, craft
 from .perturbation import Perturbation
+from .photos import protect
 from .profiles import PROFILES, Profile, profile
 from .train import History, accuracy, features, fit
 from .visibility import Visibility, visibility
@@ -45,6 +48,7 @@ __all__ = [
     "load_model",
     "mutual_information",
     "profile",
+    "protect",
     "save_model",
     "similarity_loss",
     "visibility",

@@ -38,11 +38,14 @@ exit codes:
 _ALL = """\
 Unlearnable examples: noise within a budget that makes published pictures useless for training.
 
-Craft noise for your pictures; train a victim on what you would publish; measure, with mi, how much the victim's
-features of published pictures tell about those of clean ones.
+Protect a folder of your pictures, and read what that buys. Or, step by step: craft noise; train a victim on what you
+would publish; measure, with mi, how much the victim's features of published pictures tell about those of clean ones.
 """
 
 _EXAMPLE = """\
+example, with your own pictures, a folder for each class:
+  python -m miue_lib protect photos --out protected
+
 example, without a network, some ten minutes on two cores:
   python -m miue_lib craft --data fashion-mnist-mini --method miue --out noise.safetensors
   python -m miue_lib train --data fashion-mnist-mini --noise noise.safetensors --out victim.safetensors
@@ -99,6 +102,25 @@ examples:
 """
 
 
+_PROTECT = """\
+PHOTOS is a folder with a folder for each class (a person, a product, a style), with pictures in it of any size: JPEG,
+PNG, WebP. PROTECTED gets the same tree, every picture as PNG, upright and without its metadata; a manifest
+(manifest.json: settings, what changed in every picture, checksums, and every file that was left out, with the reason);
+and a report (report.html: what networks still learn from the published pictures, measured on yours). PHOTOS is only
+read. After a kill, at any moment, the same command goes on, and the output is the same, byte for byte on a CPU.
+Every picture is read back after it was written: no pixel has moved by more than the budget. The settings below are
+explained by help(miue_lib.METHODS[NAME].run). On several GPUs: torchrun --nproc-per-node=GPUS -m miue_lib protect …
+(the same number again to go on).
+"""
+
+_PROTECT_EXAMPLES = """\
+examples:
+  python -m miue_lib protect photos --out protected --dry-run    # what would be done, and how long it would take
+  python -m miue_lib protect photos --out protected
+  python -m miue_lib protect photos --out protected --budget 4 --webp --method em --set epochs=20
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` is the one that was chosen."""
     main = argparse.ArgumentParser(
@@ -117,11 +139,17 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"{epilog}\n{_CODES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        _common(made)
+        if name != "protect":  # which has pictures of its own
+            _pictures(made)
+        _running(made)
         return made
 
     methods = {name: method.run for name, method in METHODS.items()}
     table = _table(methods, lambda size, method: size.noise[method])
+    many = "where there are thousands of pictures; with fewer, rounds are more"
+    own = table.replace("without --set:", f"without --set {many}:", 1)
+    title = "publish a folder of pictures so that they are useless for training"
+    _protect(command("protect", title, _PROTECT, f"{own}\n{_PROTECT_EXAMPLES}"))
     _craft(command("craft", "make noise for the training pictures", _CRAFT, f"{table}\n{_CRAFT_EXAMPLES}"))
     table = _table({"training": fit}, lambda size, _: size.victim)
     _train(command("train", "train a victim, clean or on published pictures", _TRAIN, f"{table}\n{_TRAIN_EXAMPLES}"))
@@ -156,16 +184,41 @@ def _shown(name: str, value: Any) -> str:
     return json.dumps(value, default=str).strip('"')
 
 
-def _common(command: argparse.ArgumentParser) -> None:
+def _pictures(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("pictures").add_argument
     sets = ", ".join(DATASETS)
     add("--data", required=True, metavar="DATA", help=f"{sets}, or folder:PATH with class/picture.png (.jpg, .webp)")
     add("--size", type=int, metavar="PIXELS", help="folder: side to which pictures are resized and cut (default: 32)")
     add("--root", metavar="FOLDER", help="where downloads are kept (default: ~/.cache/miue_lib)")
+
+
+def _running(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("running").add_argument
     add("--device", type=_device, help="cpu, cuda or cuda:1, say (default: the GPU where there is one)")
     add("--seed", type=int, default=0, help="same seed, same result, on one kind of machine (default: %(default)s)")
     add("--traceback", action="store_true", help="show where an error comes from")
+
+
+def _protect(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("pictures").add_argument
+    add("photos", type=Path, metavar="PHOTOS", help="a folder class/picture.* (.jpg, .png, .webp); it is only read")
+    out = "a new or empty folder for the same tree, or one that this command began, to go on"
+    add("--out", required=True, type=Path, metavar="PROTECTED", help=out)
+    add("--webp", action="store_true", help="write lossless WebP (default: PNG)")
+    kept = "keep EXIF, which may tell where and when, and on whose camera, a picture was taken (default: drop it)"
+    add("--keep-metadata", action="store_true", help=kept)
+    add = command.add_argument_group("noise").add_argument
+    add("--method", default="miue", choices=list(METHODS), help="(default: %(default)s; the chapter The zoo compares)")
+    budget = "the most that a pixel moves, in levels of 255 (default: 8, for methods that are bounded so; refused for"
+    add("--budget", type=int, metavar="LEVELS", help=f"{budget} others)")
+    size = "side of the squares that trainers are expected to make of the pictures, and that noise is crafted for"
+    add("--size", type=int, default=32, metavar="PIXELS", help=f"{size} (default: %(default)s)")
+    _settings(add)
+    add = command.add_argument_group("report").add_argument
+    add("--seeds", type=int, default=3, help="networks trained for each of its lines (default: %(default)s)")
+    add("--no-report", action="store_true", help="train none, and write no report")
+    dry = "write nothing: say what would be done and left out, how large, how long, with how much memory"
+    add("--dry-run", action="store_true", help=dry)
 
 
 def _craft(command: argparse.ArgumentParser) -> None:

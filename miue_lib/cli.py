@@ -1,4 +1,5 @@
-"""The command line, `python -m miue_lib`: craft noise, train a victim on it, measure what the victim still learns.
+"""The command line, `python -m miue_lib`: craft noise, train a victim on it, measure what the victim still learns;
+or protect a folder of pictures, all in one.
 
 Results go to stdout; progress, warnings and errors to stderr; and the exit code says how it ended (see `main`).
 What is wrong with files and names is said before the first picture is read.
@@ -37,6 +38,9 @@ from .models import begin_with, build, load_model, save_model
 from .noise import METHODS, craft
 from .noise.execution import of_rank
 from .perturbation import Perturbation
+from .photos import plan, protect
+from .photos.request import MANIFEST, REPORT
+from .photos.work import in_words
 from .profiles import Profile, profile
 from .suite import TABLES, fitted_to, pretrained, suite
 from .train import History, accuracy, features, fit
@@ -59,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": train_command,
         "mi": mi_command,
         "evaluate": evaluate_command,
+        "protect": protect_command,
     }
     run = commands[asked.command]
     # A rank that has nothing to tidy ends at once, even inside a collective, where no Python handler would run.
@@ -244,6 +249,63 @@ def evaluate_command(asked: Asked) -> int:
     return 3 if left and not asked.list else 0
 
 
+def protect_command(asked: Asked) -> None:
+    """A folder of pictures, published with noise, and a report; with --dry-run, what that would be."""
+    names = ("method", "budget", "size", "profile", "seed", "seeds", "webp", "keep_metadata")
+    arguments: dict[str, Any] = {name: getattr(asked, name) for name in names}
+    arguments |= {"report": not asked.no_report, "settings": dict(asked.set)}
+    _settings(METHODS[asked.method].run, {}, asked.set)
+    if asked.dry_run:
+        _refuse_several_processes("protect --dry-run")
+        _report(_about_plan(plan(asked.photos, asked.out, device=_chosen(asked.device), **arguments)))
+        return
+    with _process(asked.device) as device, closing(Progress()) as progress:
+        made = protect(asked.photos, asked.out, device=device, progress=progress, **arguments)
+        if _writes():
+            progress.close()
+            _report(_about_protected(made, asked.out))
+
+
+def _about_plan(found: Mapping[str, Any]) -> dict[str, object]:
+    """What --dry-run says."""
+    goes_on = f", {found['published']:,} pictures are published" if found["state"] == "begun" else ""
+    rows: dict[str, object] = {"output": f"{found['state']}{goes_on}"}
+    rows["pictures"] = f"{found['pictures']:,} in {len(found['classes'])} classes, by their names"
+    rows |= {f"  {name}": f"{count:,}" for name, count in found["classes"].items()}
+    left_out = found["left_out"] + found["unreadable"]
+    rows["left out"] = f"{len(left_out):,}; {found['opened']:,} files were looked into"
+    rows |= {f"  {left['source']}": left["reason"] for left in left_out[:20]}
+    if len(left_out) > 20:
+        rows["  …"] = f"{len(left_out) - 20:,} more"
+    rows["size"] = f"about {found['bytes'] / 1e6:,.1f} MB, of {found['pixels'] / 1e6:,.1f} million pixels"
+    seconds = found["seconds"]
+    known = [value for value in seconds.values() if value is not None]
+    rows["time"] = f"about {in_words(sum(known))}" + ("" if len(known) == len(seconds) else " and what is not known")
+    for name, value in seconds.items():
+        rows[f"  {name}"] = "not known beforehand, of this method" if value is None else in_words(value)
+    rows["memory"] = f"about {found['memory'] / 1e9:.1f} GB"
+    return rows
+
+
+def _about_protected(made: Mapping[str, Any], out: Path) -> dict[str, object]:
+    summary, settings = made["summary"], made["settings"]
+    rows: dict[str, object] = {"pictures": f"{summary['pictures']:,} in {len(made['classes'])} classes"}
+    rows["left out"] = f"{summary['left_out']:,}" + (", why is in the manifest" if summary["left_out"] else "")
+    rows["method"] = settings["title"]
+    budget = "" if settings["budget"] is None else f", at most {settings['budget']}"
+    rows["L∞"] = f"{summary['linf']} of 255 levels{budget}; every file was read back"
+    if summary["psnr"] is not None:
+        rows["PSNR"] = f"{summary['psnr']:.1f} dB"
+    if summary["ssim"] is not None:
+        rows["SSIM"] = f"{summary['ssim']:.4f}"
+    sentences = made["verdict"]["sentences"] if made["verdict"] else []
+    rows |= {f"verdict {number}": sentence for number, sentence in enumerate(sentences, 1)}
+    rows["manifest"] = out / MANIFEST
+    if made["verdict"]:
+        rows["report"] = out / REPORT
+    return rows
+
+
 def _named(asked: Asked, train: ImageSet) -> str:
     """What records call the pictures."""
     if asked.name is not None:
@@ -400,7 +462,9 @@ def _writes() -> bool:
 
 def _refuse_several_processes(command: str) -> None:
     if _processes() > 1:
-        raise bad(f"{command} under torchrun", f"{_processes()} processes", "one: only craft shares its work")
+        raise bad(
+            f"{command} under torchrun", f"{_processes()} processes", "one: only craft and protect share their work"
+        )
 
 
 def _chosen(device: torch.device | None) -> torch.device:

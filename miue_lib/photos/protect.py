@@ -367,11 +367,16 @@ def _about(
 
 
 def _finish(wanted: Request, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write report and manifest, remove the work folder, return the manifest as it can be read."""
+    """Write report and manifest, remove the work folder, return the manifest as it can be read.
+
+    Where pictures are too few to say something of each row, the report says that nothing was measured.
+    """
     written = json.dumps(about, indent=1, default=float).encode()
     found: dict[str, Any] = json.loads(written)
     if wanted.report:
-        write_whole(wanted.out / REPORT, page.report(found, _shown(wanted, found)).encode())
+        measured = len(found["verdict"]["sentences"]) == len(found["verdict"]["rows"])
+        told = found if measured else found | {"verdict": None}
+        write_whole(wanted.out / REPORT, page.report(told, _shown(wanted, found)).encode())
     write_whole(wanted.out / MANIFEST, written)
     shutil.rmtree(wanted.work)
     return found
