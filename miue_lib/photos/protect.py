@@ -35,7 +35,7 @@ from . import verdict
 from .picture import Unreadable, read
 from .report import Shown
 from .request import FORMAT, MANIFEST, REPORT, Request, check_same, manifest, request, state, versions
-from .sources import as_json, bytes_of, check_unchanged, digest, from_json
+from .sources import as_json, bytes_of, changes, digest, from_json
 from .stages import Line, Progress, lines_of, publish, scan, squares, views
 from .tree import LeftOut, Survey, survey
 from .verdict import VIEWS
@@ -192,7 +192,7 @@ def _begin(wanted: Request, processes: int, held: ExitStack, progress: Progress 
     }
     sources = [photo.source for photo in tree.photos]
     here = [photo.source for photo in now.photos]
-    check_unchanged(wanted.photos, sources, here, known, Steps(progress, "checking", len({*known} & {*here})))
+    _refuse(changes(wanted.photos, sources, here, known, Steps(progress, "checking", len({*known} & {*here}))))
     return tree
 
 
@@ -216,13 +216,18 @@ def _check_finished(wanted: Request, processes: int, now: Survey, progress: Prog
     left_out = {left["source"] for left in found["left_out"]}
     here = {photo.source for photo in now.photos}
     total = len({*known} & here)
-    check_unchanged(wanted.photos, {*known} | (here & left_out), here, known, Steps(progress, "checking", total))
+    _refuse(changes(wanted.photos, {*known} | (here & left_out), here, known, Steps(progress, "checking", total)))
     outputs = {entry["target"]: entry["sha256"] for entry in found["pictures"]}
-    steps = Steps(progress, "checking what was published", len(outputs))
-    try:
-        check_unchanged(wanted.out, outputs, outputs, outputs, steps)
-    except ValueError as error:
-        raise bad("out", f"{str(wanted.out)!r}, not as it was written ({error})", "a new or empty folder") from error
+    there = [target for target in outputs if (wanted.out / target).is_file()]
+    differ = changes(wanted.out, outputs, there, outputs, Steps(progress, "checking what was published", len(there)))
+    if differ:
+        raise bad("out", f"{str(wanted.out)!r}, not as it was written ({differ})", "a new or empty folder")
+
+
+def _refuse(differ: str) -> None:
+    if differ:
+        given = f"others than those that the output was begun with ({differ})"
+        raise bad("photos", given, "the same, or another folder for the output")
 
 
 # From pictures to noise
@@ -237,14 +242,7 @@ def _kept(tree: Survey, scanned: Mapping[int, Line]) -> tuple[list[int], list[Le
     left_out += [
         LeftOut(tree.photos[index].source, line["reason"]) for index, line in scanned.items() if "reason" in line
     ]
-    folders = {parent for photo in tree.photos for parent in _parents(photo.target)}
-    usable = []
-    for index in sorted(index for index, line in scanned.items() if "reason" not in line):
-        photo = tree.photos[index]
-        if photo.target in folders:
-            left_out.append(LeftOut(photo.source, f"it would be written as {photo.target}, which is a folder's name"))
-        else:
-            usable.append(index)
+    usable = sorted(index for index, line in scanned.items() if "reason" not in line)
     counts = Counter(tree.photos[index].label for index in usable)
     kept = [index for index in usable if counts[tree.photos[index].label] > 1]
     left_out += [LeftOut(tree.photos[index].source, _ALONE) for index in usable if index not in {*kept}]
@@ -255,11 +253,6 @@ def _kept(tree: Survey, scanned: Mapping[int, Line]) -> tuple[list[int], list[Le
         why = "; ".join(f"{count} × {reason}" for reason, count in reasons)
         raise bad("photos", f"{given} ({why})", "two classes or more")
     return kept, left_out
-
-
-def _parents(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _images(wanted: Request, tree: Survey, kept: Sequence[int]) -> ImageSet:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .._errors import bad
 from .picture import Unreadable, _take_apart
 from .tree import LeftOut, Photo, Survey
 from .work import Steps, side_by_side, workers
@@ -62,27 +61,17 @@ def from_json(root: Path, data: bytes) -> Survey:
     return Survey(root, tuple(kept["classes"]), photos, left_out)
 
 
-def check_unchanged(
-    root: Path, before: Iterable[str], now: Iterable[str], known: Mapping[str, str], steps: Steps
-) -> None:
-    """Raise `ValueError` unless the sources `now` are those of `before`, and those `known` have the SHA-256 given.
-
-    The message counts what was added, removed and changed, and names the first.
-    """
+def changes(root: Path, before: Iterable[str], now: Iterable[str], known: Mapping[str, str], steps: Steps) -> str:
+    """How the files `now` below `root` differ from those of `before`, of which some have a `known` SHA-256: how many
+    were added, removed and changed, and the first of these. "" where they do not differ."""
     before, now = set(before), set(now)
-    added, removed = now - before, before - now
     still = sorted(set(known) & now)
-    found = side_by_side(lambda source: digest_of_file(root / source), still, workers())
+    found = side_by_side(lambda path: digest_of_file(root / path), still, workers())
     changed = set()
-    for source, digest_ in zip(still, found, strict=True):
+    for path, sha256 in zip(still, found, strict=True):
         steps.step()
-        if digest_ != known[source]:
-            changed.add(source)
-    counts = [
-        f"{len(sources)} {word}"
-        for word, sources in (("added", added), ("removed", removed), ("changed", changed))
-        if sources
-    ]
-    if counts:
-        given = f"{', '.join(counts)} since the output was begun, first: {min(added | removed | changed)!r}"
-        raise bad("photos", given, "the pictures that it was begun with, or another folder for the output")
+        if sha256 != known[path]:
+            changed.add(path)
+    kinds = {"added": now - before, "removed": before - now, "changed": changed}
+    counts = [f"{len(paths):,} {kind}" for kind, paths in kinds.items() if paths]
+    return f"{', '.join(counts)}, first: {min(set().union(*kinds.values()))!r}" if counts else ""
