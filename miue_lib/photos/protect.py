@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -26,10 +26,12 @@ from .._errors import bad
 from .._files import write_whole
 from ..cache import LIBRARY, Cache
 from ..data import ImageSet
+from ..models import Classifier
 from ..noise import METHODS, craft
 from ..noise.execution import of_rank
 from ..noise.ranks import Ranks
 from ..perturbation import Perturbation
+from ..train import History
 from . import report as page
 from . import verdict
 from .picture import Unreadable, read
@@ -39,7 +41,7 @@ from .sources import as_json, bytes_of, changes, digest, from_json
 from .stages import Line, Progress, lines_of, publish, scan, squares, views
 from .tree import LeftOut, Survey, survey
 from .verdict import VIEWS
-from .work import Steps, locked, wait_for_lock
+from .work import Steps, locked, remove, wait_for_lock
 
 _SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
 _IN_MEMORY = 1 << 30  # bytes of noise in the making, in float32: above, it lies in a file
@@ -163,7 +165,7 @@ def _begin(wanted: Request, processes: int, held: ExitStack, progress: Progress 
         if wanted.work.exists():  # of a process that was killed while it removed it, or is removing it
             with locked(wanted.work):
                 _check_finished(wanted, processes, now, progress)
-                shutil.rmtree(wanted.work)
+                remove(wanted.work)
         else:
             _check_finished(wanted, processes, now, progress)
         if progress is not None:
@@ -198,7 +200,7 @@ def _begin(wanted: Request, processes: int, held: ExitStack, progress: Progress 
 
 def _began(wanted: Request) -> dict[str, Any]:
     """What else decides the bytes of a run that is not finished."""
-    return {"versions": versions(), "source of miue_lib": LIBRARY, "device": wanted.device.type}
+    return {"versions": versions(), "source of miue_lib": LIBRARY[:12], "device": wanted.device.type}
 
 
 def _check_names(tree: Survey) -> None:
@@ -293,6 +295,23 @@ def _noise(wanted: Request, images: ImageSet, ranks: Ranks, progress: Progress |
 # From published pictures to the end
 
 
+class _Victims(Cache):
+    """A cache from whose processes, which train side by side, none goes on after the one that began them was killed:
+    it would write into a folder that a later run has finished with."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.owner = os.getpid()
+
+    def fit(self, model: str, train: ImageSet, **settings: Any) -> tuple[Classifier, History]:
+        self._end_with_owner()
+        return super().fit(model, train, **settings | {"on_epoch": self._end_with_owner})
+
+    def _end_with_owner(self, *_: object) -> None:
+        if self.owner not in (os.getpid(), os.getppid()):
+            os._exit(1)
+
+
 def _verdict(
     wanted: Request,
     images: ImageSet,
@@ -325,7 +344,7 @@ def _verdict(
         size=wanted.profile,
         seeds=wanted.seeds,
         seed=wanted.seed,
-        cache=Cache(wanted.work / "cache"),
+        cache=_Victims(wanted.work / "cache"),
         progress=progress,
     )
     return found | {"sentences": verdict.sentences(found)}
@@ -371,7 +390,7 @@ def _finish(wanted: Request, about: Mapping[str, Any]) -> dict[str, Any]:
         told = found if measured else found | {"verdict": None}
         write_whole(wanted.out / REPORT, page.report(told, _shown(wanted, found)).encode())
     write_whole(wanted.out / MANIFEST, written)
-    shutil.rmtree(wanted.work)
+    remove(wanted.work)
     return found
 
 

@@ -6,8 +6,10 @@ A process may be killed between any two bytes that it writes. So a file either a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -54,6 +56,21 @@ def wait_for_lock(folder: Path) -> None:
             _take(file, wait=True)
     except FileNotFoundError:
         pass  # it has left, and removed the folder
+
+
+def remove(folder: Path) -> None:
+    """Remove the work folder; a process whose end is near may still put a file in it."""
+    for _ in range(20):
+        try:
+            shutil.rmtree(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+    shutil.rmtree(folder)
 
 
 def _open_lock(folder: Path) -> IO[bytes]:
