@@ -271,18 +271,18 @@ def _about_plan(found: Mapping[str, Any]) -> dict[str, object]:
     goes_on = f", {found['published']:,} pictures are published" if found["state"] == "begun" else ""
     rows: dict[str, object] = {"output": f"{found['state']}{goes_on}"}
     rows["pictures"] = f"{found['pictures']:,} in {len(found['classes'])} classes, by their names"
-    rows |= {f"  {name}": f"{count:,}" for name, count in found["classes"].items()}
+    rows |= {f"class {name}": f"{count:,}" for name, count in found["classes"].items()}
     left_out = found["left_out"] + found["unreadable"]
     rows["left out"] = f"{len(left_out):,}; {found['opened']:,} files were looked into"
-    rows |= {f"  {left['source']}": left["reason"] for left in left_out[:20]}
+    rows |= {f"left out: {left['source']}": left["reason"] for left in left_out[:20]}
     if len(left_out) > 20:
-        rows["  …"] = f"{len(left_out) - 20:,} more"
+        rows["left out: …"] = f"{len(left_out) - 20:,} more"
     rows["size"] = f"about {found['bytes'] / 1e6:,.1f} MB, of {found['pixels'] / 1e6:,.1f} million pixels"
     seconds = found["seconds"]
     known = [value for value in seconds.values() if value is not None]
     rows["time"] = f"about {in_words(sum(known))}" + ("" if len(known) == len(seconds) else " and what is not known")
     for name, value in seconds.items():
-        rows[f"  {name}"] = "not known beforehand, of this method" if value is None else in_words(value)
+        rows[f"time, {name}"] = "not known beforehand, of this method" if value is None else in_words(value)
     rows["memory"] = f"about {found['memory'] / 1e9:.1f} GB"
     return rows
 

@@ -1,5 +1,6 @@
 """The command line: what it writes and says, how it ends, and that it refuses before it works."""
 
+import json
 import os
 import signal
 import socket
@@ -435,7 +436,10 @@ def test_only_craft_runs_in_several_processes(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert ends(["train", *data]) == 2
-    assert "train under torchrun: got 2 processes, expected one: only craft shares its work" in capsys.readouterr().err
+    assert (
+        "train under torchrun: got 2 processes, expected one: only craft and protect share their work"
+        in capsys.readouterr().err
+    )
 
 
 # Evaluating
@@ -509,3 +513,125 @@ def test_an_evaluation_that_cannot_be_is_refused(
     assert message in said.err
     assert not said.out
     assert not (tmp_path / "out").exists()
+
+
+# Protecting
+
+
+@pytest.fixture
+def photos(folder: Path, tmp_path: Path) -> Path:
+    """Some of the easy pictures, for which a method without networks is enough, and a file that is none."""
+    path = tmp_path / "photos"
+    for file in sorted((folder / "test").rglob("*.png"))[::4]:
+        (path / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (path / file.parent.name / file.name).write_bytes(file.read_bytes())
+    (path / "notes.txt").touch()
+    return path
+
+
+def test_protect_publishes_a_folder_and_says_what_it_did(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "protect",
+        "photos",
+        "--out",
+        "out",
+        "--method",
+        "random",
+        "--no-report",
+        "--budget",
+        "5",
+        "--size",
+        "12",
+    ]
+    assert ends(command) == 0
+    said = capsys.readouterr()
+    table = rows(said.out)
+    assert table["pictures"] == "24 in 3 classes"
+    assert table["left out"] == "1, why is in the manifest"
+    assert table["method"] == "random"
+    assert table["L∞"].startswith("5 of 255 levels, at most 5")
+    made = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
+    assert table["PSNR"] == f"{made['summary']['psnr']:.1f} dB"
+    assert table["SSIM"] == f"{made['summary']['ssim']:.4f}"
+    assert table["manifest"] == "out/manifest.json"
+    assert "report" not in table
+    assert said.err.splitlines()[0].startswith("reading 24/24 in ")
+    assert made == mi.protect("photos", "other", method="random", budget=5, size=12, report=False)
+    assert ends(command) == 0
+    said = capsys.readouterr()
+    assert rows(said.out) == table
+    assert "is finished" in said.err
+    assert ends([*command, "--seed", 1]) == 2
+    assert "made with other settings (seed 0, here 1)" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert ends(["protect", photos, "--out", tmp_path / "out", "--method", "random", "--no-report", "--dry-run"]) == 0
+    table = rows(capsys.readouterr().out)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert table["output"] == "new"
+    assert table["pictures"].startswith("24 in 3 classes")
+    assert [table[f"class {name}"] for name in "abc"] == ["8", "8", "8"]
+    assert table["left out"].startswith("1; 24 files")
+    assert "left out: notes.txt" in table
+    assert {"size", "time", "time, crafting", "time, publishing", "memory"} < table.keys()
+
+
+def test_a_report_says_its_verdict_in_the_table(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = {"pictures": 2000, "left_out": 0, "linf": 8, "psnr": None, "ssim": None}
+    made = {
+        "summary": summary,
+        "classes": ["a", "b"],
+        "settings": {"title": "MI-UE", "budget": 8},
+        "verdict": {"sentences": ["One.", "Two."]},
+    }
+    monkeypatch.setattr("miue_lib.cli.protect", lambda *_, **__: made)
+    assert ends(["protect", photos, "--out", tmp_path / "out"]) == 0
+    table = rows(capsys.readouterr().out)
+    assert (table["pictures"], table["left out"]) == ("2,000 in 2 classes", "0")
+    assert (table["verdict 1"], table["verdict 2"]) == ("One.", "Two.")
+    assert table["report"] == str(tmp_path / "out" / "report.html")
+    assert "PSNR" not in table
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (["--out", "photos/out"], 2, "out: got 'photos/out', expected a folder neither in 'photos' nor around it"),
+        (["--out", "."], 2, "out: got '.', expected a folder neither in 'photos' nor around it"),
+        (["--out", "full"], 2, "in which there is 'mine', expected a new or empty folder"),
+        (["--budget", "0"], 2, "budget: got 0, expected a whole number from 1 to 255"),
+        (["--budget", "8/255"], 2, "argument --budget: invalid int value: '8/255'"),
+        (["--method", "lsp", "--budget", "8"], 2, "budget: got 8, expected none: lsp is bounded in L2"),
+        (["--set", "epochs=3"], 2, "--set: got 'epochs', expected none: random has no such settings"),
+        (["--method", "miue", "--set", "epsilon=1"], 2, "--set: got 'epsilon', expected one of step, "),
+        (["--seeds", "0"], 2, "seeds: got 0"),
+        (["--data", "folder:x"], 2, "unrecognized arguments: --data"),
+    ],
+)
+def test_what_protect_cannot_use_is_refused(
+    more: list[str],
+    code: int,
+    words: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("full").mkdir()
+    Path("full/mine").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert ends(["protect", "photos", "--out", "out", "--method", "random", "--no-report", *more]) == code
+    said = capsys.readouterr()
+    assert words in said.err
+    assert not said.out
+    assert sorted(tmp_path.rglob("*")) == before
