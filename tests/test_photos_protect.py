@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,11 @@ def test_victims_see_the_pictures_that_were_published(
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def test_the_report_is_there_for_a_method_without_a_budget(photos: Path, tmp_path: Path, quick_victims: None) -> None:
+    protect(photos, tmp_path / "out", seeds=1, **QUICK | {"report": True, "method": "lsp"})
+    assert "<html" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_finished_output_is_left_as_it_is(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     made = protect(photos, out, **QUICK)
@@ -312,6 +318,7 @@ def test_where_the_output_may_not_be(photos: Path, tmp_path: Path) -> None:
         ({"seeds": 0}, "seeds: got 0"),
         ({"webp": "yes"}, "webp: got 'yes'"),
         ({"settings": {"step": 1}}, "settings: got 'step', expected none: random has no such settings"),
+        ({"method": "miue", "settings": {"step": [1]}}, r"settings\['step'\]: got \[1\], expected a number"),
         ({"method": "miue", "settings": {"epsilon": 1}}, "settings: got 'epsilon', expected one of"),
     ],
 )
@@ -603,8 +610,9 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_never_been(photos: Path, tmp_
     )
     assert found.returncode == 0, found.stderr
     said = json.loads(found.stdout)
-    # Threads that make a folder at once make a call more or less, so the last may have missed the end.
-    assert said["codes"][:-3] == [-9] * 15
+    # How many calls there are depends a little on who is first: threads that make a folder, a journal that waits 2 s.
+    # So the last ends may come too late.
+    assert said["codes"].count(-9) >= 12
     assert said["total"] > 50
     assert {"report.html", "manifest.json", "dogs/deep/turned.png"} < set(said["files"])
     assert not any(".miue_lib" in name or name.endswith(".part") for name in said["files"])
@@ -753,16 +761,18 @@ def test_work_side_by_side_comes_in_order_and_an_error_ends_it() -> None:
 
 
 def test_room_is_never_more_than_there_is() -> None:
-    room, used, most = Room(10), [0], [0]
+    room, inside, most = Room(10), list[int](), list[int]()
 
     def work(amount: int) -> None:
         with room(amount):
-            used[0] += min(amount, 10)
-            most[0] = max(most[0], used[0])
-            used[0] -= min(amount, 10)
+            inside.append(min(amount, 10))
+            most.append(sum(inside))
+            time.sleep(1e-3)
+            inside.remove(min(amount, 10))
 
-    list(side_by_side(work, [3, 9, 4, 200, 1, 10] * 20, 4))
-    assert 0 < most[0] <= 10
+    list(side_by_side(work, [3, 9, 4, 200, 1, 10] * 10, 4))
+    assert 10 >= max(most) > 0
+    assert len(most) == 60
 
 
 def test_a_lock_is_let_go_of(tmp_path: Path) -> None:

@@ -137,6 +137,8 @@ def _settings(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             expected = "one of " + ", ".join(known) if known else f"none: {method} has no such settings"
             raise bad("settings", repr(name), expected)
+        if not (settings[name] is None or isinstance(settings[name], bool | int | float | str)):
+            raise bad(f"settings[{name!r}]", repr(settings[name]), "a number, True, False, a word or None")
     return dict(settings)
 
 
