@@ -177,6 +177,7 @@ def _begin(wanted: Request, processes: int, held: ExitStack, progress: Progress 
         raise bad("out", f"{str(wanted.out)!r} ({error.strerror})", "a folder that can be written into") from error
     held.enter_context(locked(wanted.work))
     if state(wanted.out) == "finished":  # by a process that had the lock until now
+        remove(wanted.work)
         raise bad("out", f"{str(wanted.out)!r}, which another process has just finished", "the command again")
     asked = {"asked": wanted.asked(processes), "began": _began(wanted)}
     begun, path = wanted.work / "settings.json", wanted.work / "survey.json"
