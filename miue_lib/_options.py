@@ -215,7 +215,7 @@ def _protect(command: argparse.ArgumentParser) -> None:
     add("--size", type=int, default=32, metavar="PIXELS", help=f"{size} (default: %(default)s)")
     _settings(add)
     add = command.add_argument_group("report").add_argument
-    add("--seeds", type=int, default=3, help="networks trained for each of its lines (default: %(default)s)")
+    add("--seeds", type=int, default=6, help="networks trained for each of its lines (default: %(default)s)")
     add("--no-report", action="store_true", help="train none, and write no report")
     dry = "write nothing: say what would be done and left out, how large, how long, with how much memory"
     add("--dry-run", action="store_true", help=dry)

@@ -82,6 +82,15 @@ def read(data: bytes, *, metadata: bool = False) -> Picture:
         raise Unreadable(f"damaged or cut short{said}") from error
 
 
+def pixels_of(data: bytes) -> int:
+    """How many pixels the file says that it has, without decoding them; 0 where it says nothing."""
+    try:
+        width, height = _take_apart(data).size
+    except Exception:  # whatever is wrong, `read` says it in words
+        return 0
+    return width * height
+
+
 def encode(picture: Picture, suffix: str) -> bytes:
     """`picture` as a lossless file, ".png" or ".webp"; `read` gives its pixels, alpha, profile and EXIF back.
 

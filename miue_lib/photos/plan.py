@@ -18,10 +18,10 @@ from ..models import build
 from ..noise import METHODS, craft
 from ..train import History, fit
 from . import verdict
-from .picture import Picture, Unreadable, encode, read
+from .picture import Picture, Unreadable, encode, pixels_of, read
 from .request import Request, request, state
 from .seen import compare
-from .sources import bytes_of, digest, pixels_of
+from .sources import bytes_of, digest
 from .spread import spread, square
 from .stages import BYTES, lines_of
 from .tree import Photo, Survey, survey
@@ -43,7 +43,7 @@ def plan(
     size: int = 32,
     profile: str | None = None,
     seed: int = 0,
-    seeds: int = 3,
+    seeds: int = 6,
     webp: bool = False,
     keep_metadata: bool = False,
     report: bool = True,

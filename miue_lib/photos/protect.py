@@ -57,7 +57,7 @@ def protect(
     size: int = 32,
     profile: str | None = None,
     seed: int = 0,
-    seeds: int = 3,
+    seeds: int = 6,
     webp: bool = False,
     keep_metadata: bool = False,
     report: bool = True,

@@ -362,7 +362,7 @@ def _method(manifest: Mapping[str, Any]) -> str:
     settings, verdict = manifest["settings"], manifest["verdict"]
     rows = {
         "Method": settings["title"],
-        "Budget": f"{settings['budget']:g} of 255",
+        "Budget": "none a pixel" if settings["budget"] is None else f"{settings['budget']:g} of 255",
         "Noise": f"crafted for squares of {settings['size']} pixels a side, then spread to each picture's own size",
         "Settings of the noise": _listed(settings["noise"]),
         "Seed": str(settings["seed"]),

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .picture import Unreadable, _take_apart
+from .picture import Unreadable
 from .tree import LeftOut, Photo, Survey
 from .work import Steps, side_by_side, workers
 
@@ -22,15 +22,6 @@ def bytes_of(path: Path) -> bytes:
         return path.read_bytes()
     except PermissionError as error:
         raise Unreadable("no permission to read it") from error
-
-
-def pixels_of(data: bytes) -> int:
-    """How many pixels the file says that it has, without decoding them; 0 where it says nothing."""
-    try:
-        width, height = _take_apart(data).size
-    except Exception:  # whatever is wrong, `read` says it in words
-        return 0
-    return width * height
 
 
 def digest(data: bytes) -> str:

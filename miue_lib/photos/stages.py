@@ -17,10 +17,10 @@ import numpy as np
 from .._errors import bad
 from .._files import write_whole
 from ..noise.ranks import Ranks
-from .picture import WEBP_SIDE, Picture, Unreadable, encode, read
+from .picture import WEBP_SIDE, Picture, Unreadable, encode, pixels_of, read
 from .request import Request
 from .seen import compare
-from .sources import bytes_of, digest, digest_of_file, pixels_of
+from .sources import bytes_of, digest, digest_of_file
 from .spread import spread, square
 from .tree import Photo
 from .verdict import VIEWS
