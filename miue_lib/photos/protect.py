@@ -44,6 +44,7 @@ from .verdict import VIEWS
 from .work import Steps, locked, remove, wait_for_lock
 
 _SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
+_PART = 4096  # squares looked at at once
 _IN_MEMORY = 1 << 30  # bytes of noise in the making, in float32: above, it lies in a file
 _ALONE = "the only picture of its class that can be read: noise hides what the pictures of a class share"
 
@@ -132,6 +133,7 @@ def _run(wanted: Request, ranks: Ranks, held: ExitStack, progress: Progress | No
     place = {index: place for place, index in enumerate(kept)}
     share = {index: tree.photos[index] for index in kept}
     levels = noise.levels.cpu().numpy()
+    levels = np.broadcast_to(levels, (len(levels), 3, *levels.shape[2:]))
     ranks.all_or_none(lambda: publish(wanted, share, scanned, lambda i: levels[place[i]], seen, ranks, progress))
     if ranks.rank > 0:
         wait_for_lock(wanted.work)  # which the first holds until all is written, or it has ended
@@ -248,7 +250,8 @@ def _kept(tree: Survey, scanned: Mapping[int, Line]) -> tuple[list[int], list[Le
     usable = sorted(index for index, line in scanned.items() if "reason" not in line)
     counts = Counter(tree.photos[index].label for index in usable)
     kept = [index for index in usable if counts[tree.photos[index].label] > 1]
-    left_out += [LeftOut(tree.photos[index].source, _ALONE) for index in usable if index not in {*kept}]
+    alone = (tree.photos[index] for index in usable if counts[tree.photos[index].label] == 1)
+    left_out += [LeftOut(photo.source, _ALONE) for photo in alone]
     classes = [name for label, name in enumerate(tree.classes) if counts[label] > 1]
     if len(classes) < 2:
         given = f"{str(tree.root)!r}, with two or more readable pictures in {classes or 'no class'}"
@@ -259,12 +262,17 @@ def _kept(tree: Survey, scanned: Mapping[int, Line]) -> tuple[list[int], list[Le
 
 
 def _images(wanted: Request, tree: Survey, kept: Sequence[int]) -> ImageSet:
-    """The squares of the pictures to protect."""
+    """The squares of the pictures to protect; where none has colour, of one channel.
+
+    Grey pictures can carry only the mean of three channels' noise, in which much cancels.
+    """
     rows = squares(wanted, len(tree.photos))
     rows.close()
     pixels = rows.all()
     if len(kept) < len(pixels):
         pixels = pixels[np.asarray(kept)]
+    if all((part == part[:, :1]).all() for part in np.array_split(pixels, math.ceil(len(pixels) / _PART))):
+        pixels = np.ascontiguousarray(pixels[:, :1])
     labels = torch.tensor([tree.photos[index].label for index in kept])
     present = sorted({*labels.tolist()})
     classes = tuple(tree.classes[label] for label in present)
