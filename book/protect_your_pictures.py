@@ -300,3 +300,43 @@ if "google.colab" in sys.modules:
 
 # %% [markdown]
 # ## What to remember
+#
+# - Noise for photographs is crafted for what a network will see of them, a small square, and spread to their own size.
+# - What a protection buys can be measured before anything is published, on the very pictures: train on them, and look.
+# - A verdict has seeds and intervals. Few pictures can be protected, but not shown to be.
+# - Protected is not safe: who knows what was done can undo it ([Breaking it](breaking_it.ipynb)), clean pictures of the
+#   same classes teach what the protected ones do not, and what is published stays published.
+#
+# ## Exercises
+#
+# **1.** Protect the folder with `method="random"`: noise of the same budget, drawn and not crafted. What does the
+# verdict say?
+#
+# <details><summary>Solution</summary>
+#
+# `mi.protect(source, "random", method="random", **options)`. Networks learn from it about what they learn from the
+# unprotected pictures, so the rows are *not protected*, or cannot be told. That no colour moves by more than 8 levels
+# says how visible a noise is, and nothing of what it does.
+#
+# </details>
+#
+# **2.** Why does a second run with another budget refuse to write into `protected`?
+#
+# <details><summary>Solution</summary>
+#
+# Half of the pictures would carry the one noise and half the other, and the manifest would be true of neither. An
+# output belongs to one set of arguments and to one set of pictures, by their checksums; anything else needs a folder
+# of its own.
+#
+# </details>
+#
+# **3.** You have 200 pictures of one person. What would you put beside them, and why does the noise need it?
+#
+# <details><summary>Solution</summary>
+#
+# Noise hides what tells a class from the others, so there have to be others: pictures of other people, as alike in
+# setting as can be, in folders of their own. With a single class there is nothing to learn, and nothing to hide;
+# `protect` refuses it. Publish the protected pictures of the person only: those that stood beside them have done
+# their work.
+#
+# </details>
