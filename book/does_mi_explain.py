@@ -200,9 +200,9 @@ def for_all_seeds(function, cases):
 readings = for_all_seeds(reading, {name: {"name": name} for name in ("clean", *mi.METHODS)})
 
 # %% [markdown]
-# What follows needs a few helpers. A method is called *effective* if its accuracy gap exceeds 0.15 on average. The
-# others change pictures too, but at this size they do not work, and so belong with random noise: they say whether a
-# quantity sees noise or sees harm.
+# What follows needs a few helpers. A method is called *effective* if its accuracy gap exceeds 0.15 on average. (LSP's
+# does, on the strength of two seeds: the victim of the third is spared.) The others change pictures too, but at this
+# size they do little or nothing, and so belong with random noise: they say whether a quantity sees noise or sees harm.
 
 
 # %%
@@ -260,8 +260,8 @@ figure = plots.gaps(
 )
 plots.show(
     figure,
-    "Accuracy gap against MI gap of fourteen methods, a panel for each of four estimators: both rise together, but "
-    "MI-UE has a large accuracy gap with almost no MI gap",
+    "Accuracy gap against MI gap of fourteen methods, a panel for each of four estimators: both rise together on the "
+    "whole, but SEM, REM and MI-UE have a large accuracy gap with a small MI gap",
 )
 
 # %% [markdown]
@@ -287,7 +287,7 @@ for who, names in (("clean and all methods", order), ("effective methods", effec
     print(f"estimators among each other, {who}:")
     print("\n".join(f"  {a} and {b} {rank}" for (a, b), rank in agreed.items()))
     if names is order:
-        assert min(rank.value for rank in agreed.values()) >= 0.7
+        assert min(rank.value for rank in agreed.values()) >= 0.5
 for name in estimators.values():
     worst = max(abs(one[f"{name} baseline"]) for many in readings.values() for one in many)
     assert worst < 0.03, "shuffled pairs share nothing"
@@ -297,17 +297,18 @@ if profile == "cpu":
 
 # %% [markdown]
 # Over all fourteen methods the answer is yes, with an interval well above zero by histogram, KDE and KSG, and above
-# zero by MINE. What carries it? Below, four methods that do little and (GUE apart) lower MI little. Above, NTGA, which
-# lowers both most. In between the order loosens: among the effective methods alone the intervals are wide, and reach
-# zero or nearly so. And MI-UE, which was made to lower MI, seems the exception: it costs 0.35 in accuracy, and its MI
-# gap is close to zero.
+# zero by MINE. What carries it? Below, four methods that do little and lower MI by about 0.03 nats at most. Above,
+# NTGA, which lowers both most. In between the order loosens: among the effective methods alone the intervals are wide
+# and reach down to zero. And MI-UE, which was made to lower MI, hardly does so by this measure: it costs about 0.3 in
+# accuracy with an MI gap of about 0.03, as small as that of GUE, which does little, and with an interval that holds
+# zero. (SEM and REM are like it in this.)
 #
 # Do the estimators agree? Histogram, KDE and KSG rank the methods alike. MINE, a lower bound from small networks that
-# are trained for a few hundred steps, reads lower, and agrees least among the effective methods, which lie closer
-# together than its error. A single reading has a standard error over slices of about 0.01 (MINE, with fewer slices,
-# twice that); victims of other seeds scatter by as much and more.
+# are trained for a few hundred steps, reads lower, and agrees least among the effective methods, most of which lie
+# about as close together as its error is large. A single reading has a standard error over slices of about 0.01 (MINE,
+# with fewer slices, twice that); victims of other seeds scatter by as much, and often by more.
 #
-# **Remember:** by the paper's measure, lower accuracy goes with lower MI on the whole, and not for MI-UE.
+# **Remember:** by the paper's measure, lower accuracy goes with lower MI on the whole, and hardly for MI-UE.
 #
 # ## What is a gap made of?
 #
@@ -336,7 +337,8 @@ figure = plots.by_method(
 plots.show(
     figure,
     "MI gap to clean victims and the part of it that is lost by the noise, from the most accurate victims on top to "
-    "the least: NTGA has the largest gap and loses little, MI-UE has a small gap and is among those that lose most",
+    "the least: NTGA has the largest gap and loses a part of it, MI-UE has a small gap and loses most, TUE loses "
+    "nothing on average",
 )
 
 # %% tags=["hide-input"]
@@ -357,25 +359,33 @@ for who, names in (("all methods", methods), ("effective", effective)):
         print(f"{who:12s} {q:14s} with the accuracy gap: ρ = {rank}")
 idle = [m for m in methods if m not in effective]
 if profile == "cpu":
-    assert max(mean("share lost", m) for m in idle) < 0.08
-    assert min(mean("share lost", m) for m in effective if m != "ntga") > 0.08
+    assert max(mean("share lost", m) for m in idle if m != "lsp") < 0.08  # LSP is close to the line
+    assert min(mean("share lost", m) for m in ("ap", "em", "miue", "rem", "sem")) > 0.08
+    assert np.mean([mean("share lost", m) for m in ("lsp", "cuda_conv", "pil", "ntga")]) > 0.03
+    assert mean("share lost", "tue") < mean("share lost", "miue") - 0.05
+    assert np.mean(gap("histogram own", ["tue"])["tue"]) > 0
     assert mean("lost", "miue") > mean("lost", "em") + 0.02
-    assert abs(mean("lost", "ntga")) < 0.5 * np.mean(gap("histogram", ["ntga"])["ntga"])
+    assert mean("lost", "ntga") < 0.75 * np.mean(gap("histogram", ["ntga"])["ntga"])
+    for m in ("ap", "ntga"):  # more harm than by MI-UE, and less lost
+        assert mean("lost", m) < mean("lost", "miue") - 0.03 and mean("accuracy", m) < mean("accuracy", "miue") - 0.05
 
 # %% [markdown]
-# That changes the picture. Methods that do not work lose 2 per cent at most. Eight of those that do lose 15 to 26 per
-# cent of their victims' own MI; CUDA's mean is higher and rests on one seed. MI-UE is no exception: its victims lose a
-# quarter, more than EM's, but their features have a higher own MI to begin with, and that hides the loss in the gap.
-# The exception is NTGA, which has the largest gap. It is nearly all a change of own MI: published pictures tell about
-# as much of the clean ones as clean ones do of themselves.
+# That changes the picture. Methods that do not work lose a per cent or two at most. Of those that do, MI-UE, REM, EM,
+# SEM and AP make each of their victims lose MI, 13 to 26 per cent of its own on average. MI-UE is no exception, it
+# comes first: its victims lose a quarter, more than EM's, but their features have a higher own MI to begin with, and
+# that hides the loss in the gap. (So it is with REM and SEM.) PIL, CUDA, NTGA and LSP make all of their victims lose
+# some as well, 10 to 17 per cent on average, but from 4 to 30, so that with three seeds their intervals hold zero. The
+# exception is TUE. Its gap is a change of own MI: published pictures tell about as much of the clean ones as clean ones
+# do of themselves (by seed a tenth more to a tenth less). NTGA's gap, the largest, is about a quarter loss.
 #
-# So what is lost says *whether* a method works, but for NTGA; the gap does not (GUE's, which does not work, is larger
-# than those of SEM and MI-UE, which do). How *much* harm is done the loss does not say: among effective methods it
-# ranks nothing. What ranks there is the gap, in part by a change of geometry. (From here on correlations are of MI
-# itself, not of its gap: below zero means that low MI goes with harm.)
+# So what is lost says on the whole *whether* a method works, but for TUE; the gap does not (GUE's, which hardly works,
+# is about as large as those of SEM, REM and MI-UE, which do). How *much* harm is done the loss does not say: among
+# effective methods it ranks nothing, and NTGA and AP, which do more harm than MI-UE, take less. What ranks there, if
+# anything does, is the gap, in part by a change of geometry. (From here on correlations are of MI itself, not of its
+# gap: below zero means that low MI goes with harm.)
 #
-# **Remember:** give each victim its own reference. Noise that works makes victims lose MI, NTGA's apart; how much they
-# lose does not tell how much harm is done.
+# **Remember:** give each victim its own reference. Noise that works mostly makes victims lose MI (TUE's is not seen
+# to); how much they lose does not tell how much harm is done.
 #
 # ## Is it entropy?
 #
@@ -408,14 +418,16 @@ for who, names in (("all methods", methods), ("effective", effective)):
     held_fixed[who] = explain.rank_correlation(values("histogram", names), y, given=entropies)
     print(f"{who:12s} MI, with both entropies held fixed: ρ = {held_fixed[who]}")
 if profile == "cpu":
-    assert held_fixed["all methods"].value < -0.4
+    assert held_fixed["all methods"].value < -0.2
+    assert min(mean("H(g(X′))", m) for m in effective) > mean("H(g(X′))", "clean") - 0.1
 
 # %% [markdown]
-# It does not fall: $H(g(X'))$ of effective methods lies between 3.05 and 3.15, that of clean data at 3.08. And with
-# both entropies held fixed (a *partial* rank correlation, of what is left of the ranks after a least-squares fit to the
-# ranks of what is held) MI ranks as well as before over all methods, where $H(g(X'))$ alone ranks nothing. Among
-# effective methods that is not certain, for $H(g(X))$ differs: it is lowest for NTGA and CUDA, whose MI is lowest.
-# (Normalised values of KDE, KSG and MINE are functions of MI alone and rank as it does.)
+# It does not fall, or hardly: $H(g(X'))$ of effective methods lies between 3.06 (MI-UE's) and 3.17 (EM's), that of
+# clean data at 3.09. And with both entropies held fixed (a *partial* rank correlation, of what is left of the ranks
+# after a least-squares fit to the ranks of what is held) MI still ranks well over all methods, where $H(g(X'))$ alone,
+# if anything, *rises* with the harm. Among effective methods that is not certain, for $H(g(X))$ differs: it is lowest
+# for NTGA, whose MI is lowest, and low for TUE, whose MI is low too. (Normalised values of KDE, KSG and MINE are
+# functions of MI alone and rank as it does.)
 #
 # ## The paper's figure 2: are both gaps larger in deeper victims?
 #
@@ -459,7 +471,8 @@ figure = plots.by_depth(panels, models=list(run.depths))
 plots.show(
     figure,
     "Accuracy gap, MI gap and MI lost of EM, TUE and MI-UE in six victims, from a linear model to ResNet-18: near zero "
-    "up to LeNet-5, and positive for VGG-11 and, but for TUE, for ResNet-18",
+    "up to LeNet-5, and positive for VGG-11 and ResNet-18 with EM and MI-UE; with TUE, accuracy gap and loss stay near "
+    "zero in all six",
 )
 
 # %% tags=["hide-input"]
@@ -491,17 +504,24 @@ if profile == "cpu":
     for name in compared[1:]:
         assert max(abs(np.mean(below_clean("accuracy", name, depth))) for depth in ("Linear", "2-NN", "3-NN")) < 0.06
         assert abs(np.mean([one["lost"] for one in by_depth[name, "Linear"]])) < 0.02
-        assert np.mean(below_clean("accuracy", name, "VGG-11")) > 0.05
-    assert np.mean([one["lost"] for one in by_depth["miue", "VGG-11"]]) > 0.05
+    for depth in ("VGG-11", "ResNet-18"):
+        for name in ("em", "miue"):
+            assert np.mean(below_clean("accuracy", name, depth)) > 0.05
+            assert np.mean([one["lost"] for one in by_depth[name, depth]]) > 0.01
+        assert np.mean(below_clean("accuracy", "tue", depth)) < 0.5 * np.mean(below_clean("accuracy", "em", depth))
+        assert abs(np.mean([one["lost"] for one in by_depth["tue", depth]])) < 0.04
 
 # %% [markdown]
-# Roughly, yes: shallow victims learn as if nothing had been done, and lose 0.02 nats at most; VGG-11 loses both,
-# accuracy and MI. But it is a step, not a slope, and depth alone does not decide: TUE, whose noise is a pattern for
-# each class, spoils VGG-11 and nearly spares ResNet-18, and MI follows it in that. What MI-UE's noise takes in the deep
-# victims is more than EM's, with about the same accuracy. One caution: MI of *clean* data differs more between
-# architectures than any noise changes it, so that MI must not be compared between them.
+# For two methods of three, yes: shallow victims learn as if nothing had been done, and lose about 0.01 nats at most;
+# with EM's and MI-UE's noise VGG-11 and ResNet-18 lose both, accuracy and MI of their own. But it is a step, not a
+# slope, and depth alone does not decide: TUE, whose noise is a pattern for each class, spares the deep victims too, and
+# MI follows it in that. (Its harm takes long. The usual victims do best after about eight epochs and fall then, as [The
+# zoo](the_zoo.ipynb) shows, and these have four. Whether that is why was not tried.) What MI-UE's noise takes in the
+# deep victims is more than EM's, with about the same accuracy. By the gap, MI tells less: in VGG-11 the three victims
+# of *clean* data differ by 0.3 nats among themselves, and the interval holds zero. One more caution: MI of clean data
+# differs more between architectures than any noise changes it, so that MI must not be compared between them.
 #
-# **Remember:** where no accuracy is lost, hardly any MI is; the two appear together, in victims that are deep enough.
+# **Remember:** where no accuracy is lost, hardly any MI is; where a deep victim loses one, it loses the other.
 #
 # ## The paper's figure 3: does covariance fall?
 #
@@ -522,7 +542,7 @@ figure = plots.by_method(
 plots.show(
     figure,
     "Trace of class covariance and sliced MI, from the most accurate victims on top to the least: the trace falls most "
-    "for EM, MI-UE and their kin in the middle, MI for NTGA and CUDA",
+    "for EM, SEM and REM in the middle, MI for NTGA at the bottom",
 )
 
 # %% tags=["hide-input"]
@@ -542,15 +562,17 @@ narrow = explain.rank_correlation(gap("trace", effective), effective_gap)
 print(f"how far trace and accuracy fall, effective methods: ρ = {narrow}")
 if profile == "cpu":
     assert np.mean(gap("trace", ["em"])["em"]) > 0.03
-    assert mean("trace", "em") < mean("trace", "tue")
-    assert mean("accuracy", "em") > mean("accuracy", "tue")
+    assert mean("trace", "em") < mean("trace", "miue") - 0.02
+    assert mean("trace", "em") < mean("trace", "ap") - 0.03  # narrower, and less harm
+    assert mean("accuracy", "em") > mean("accuracy", "ap") + 0.02
 
 # %% [markdown]
-# Classes do get narrower, in every seed of nearly every effective method (CUDA is the exception), and hardly for the
-# others. By how much says nothing of the harm: EM, MI-UE, REM and SEM, which train a network in turns with the noise,
-# halve the trace, and so does LSP; TUE, AP and PIL take off a tenth or a fifth, and do more harm. The theorem is not
-# contradicted. It bounds MI from above, at a resolution, and [The Gaussian-covariance
-# theorem](covariance_theorem.ipynb) finds that bound far from tight.
+# Classes do get narrower, in every seed of nearly every effective method (CUDA is the exception, and TUE and one seed
+# of LSP are close to it), and not for the others. By how much says nothing of the harm. EM, SEM and REM, which train a
+# network in turns with the noise, take off about half of the trace, EM most; MI-UE, which does so too, and NTGA, which
+# does not, take off about 30 per cent. AP takes off a tenth, and does more harm than any of them but NTGA; TUE and PIL,
+# with a tenth and a fifth, do about as much as EM, or more. The theorem is not contradicted. It bounds MI from above,
+# at a resolution, and [The Gaussian-covariance theorem](covariance_theorem.ipynb) finds that bound far from tight.
 #
 # **Remember:** noise that works narrows classes; how much does not tell how much harm is done.
 #
@@ -647,19 +669,20 @@ if profile == "cpu":
 
 # %% [markdown]
 # Over all methods MI, the A-distance (how well a line tells clean features from published ones) and linearity stand
-# out, and their intervals overlap. With the A-distance held fixed, the interval of MI's rank correlation holds zero;
-# with MI held fixed, that of the A-distance does not. That favours the A-distance, but in single draws it is not always
-# the better of the two. And it has faults of its own: GUE and random noise read 1.1 and 0.6, of 2 at most, and do
-# little or no harm, while most effective methods crowd at the upper end. [Shift and
+# out, and their intervals overlap. With the A-distance held fixed, little is left of the rank correlation of MI by
+# histogram, and the interval holds zero; with MI held fixed, most is left of that of the A-distance, with an interval
+# that begins just above zero. That favours the A-distance, but in single draws it is not always the better of the two,
+# and MI by KDE ranks as well. And the A-distance has faults of its own: GUE and random noise read about 1 and 0.65, of
+# 2 at most, and do little or no harm, while the effective methods crowd between 1.4 and 1.9. [Shift and
 # generalisation](shift_and_generalisation.ipynb) says why: a shift that is seen may harm, and need not. The
 # separability of $\delta$, the reviewers' rival, comes behind: noise of OPS and clipped random noise is separable as
 # well, and does nothing.
 #
 # Among effective methods alone the field closes up. Intervals overlap, and no quantity is first in even half of the
-# draws. Ten methods can't decide this race, and the paper's table, with eight, could not either. Three results go
+# draws. Ten methods can't decide this race, and the paper's table, with eight, could not either. One result goes
 # against what one would expect. *Linearity* ranks well with the wrong sign: the worse the harm, the *less* linear the
-# victim near what it was trained on. Features of published pictures that are *less* separable go with more harm. And
-# narrower classes go, if anything, with less.
+# victim near what it was trained on. How separable features of published pictures are, and how narrow their classes,
+# ranks nothing here; their correlations, too, have if anything the wrong sign.
 #
 # **Remember:** MI ranks methods well, and no better than the A-distance does. Rankings of a dozen methods do not
 # separate explanations.
@@ -750,8 +773,9 @@ if profile == "cpu":
 #
 # Each term alone does harm, the similarity term at least as much as the full loss, the distance term less: it is the
 # similarity that matters, as in the paper (51.65 per cent without it, 10.09 without the distance, 9.95 with both). That
-# the distance term helps is not seen here. All three make victims lose MI. But the one that does more harm does not
-# take more of it, against the prediction; if anything less (last line; the interval holds zero).
+# the distance term helps is not seen here. All three make victims lose MI. But the one that does more harm is not seen
+# to take more of it, against the prediction: they take 0.11 and 0.13 nats. (The interval of the difference, in the last
+# line, is wide, and leaves room for either.)
 #
 # With neither term nothing moves, as it should be: the loop has no way to harm but its loss.
 #
@@ -790,23 +814,25 @@ for name, base in spoilt.items():
     lost = {q: plots.t_interval([one[q] for one in pixels[name]]) for q in ("lost", "lost, KSG")}
     print(f"   lost by the noise: {lost['lost']}; by KSG {lost['lost, KSG']}")
     if profile == "cpu":
-        assert np.mean(below["accuracy"]) > 0.15
-        assert np.mean([one["lost"] for one in pixels[name]]) < 0.03
+        assert np.mean(below["accuracy"]) > (0.15 if "one pixel" in name else 0.0)
+        assert np.mean([one["lost"] for one in pixels[name]]) < 0.04
 habit = less(pixels, "clean data, plain victims", "clean data")
 print(f"plain victims of clean data, below the usual ones: accuracy by {plots.t_interval(habit['accuracy'])},", end=" ")
 print(f"MI by {plots.t_interval(habit['histogram'])}, own MI by {plots.t_interval(habit['histogram own'])}")
 
 # %% [markdown]
-# This prediction fails, twice. One pixel costs plain victims 0.40 in accuracy, eight cost the others 0.25, and neither
-# is seen to make a victim lose MI of its own; the intervals hold a small loss at most, less than the mean of any
-# effective method but NTGA. (The paper's gap would say of the eight pixels that MI falls: own MI does.) In hindsight it
-# is no riddle. A feature that reads the pixels is *added* to those that read the picture; the head listens to the one
-# and not to the others, and what the others share with the clean picture stays. The features do get worse, as *refit*
+# This prediction fails. One pixel costs plain victims about 0.4 in accuracy, and is not seen to make them lose MI of
+# their own: what they lose is, if anything, negative, and its interval ends at about 0.01 nats. Eight pixels cost the
+# others about 0.2, and no loss is seen there either, though less firmly: the cost is from 0.07 to 0.26 by seed, so that
+# its interval holds zero, and the interval of the loss has room for 0.045 nats, more than NTGA's noise takes on
+# average. (The paper's gap would say of the eight pixels that MI falls: own MI does.) In hindsight it is no riddle. A
+# feature that reads the pixels is *added* to those that read the picture; the head listens to the one and not to the
+# others, and what the others share with the clean picture stays. With one pixel the features do get worse, as *refit*
 # shows, in another way than by sharing less.
 #
 # One line more, as a warning about the measure. Plain victims of *clean* data are, at this size, more accurate on clean
-# test pictures than those that crop and flip, and their MI is a third lower. Nothing is lost there: $X' = X$. A habit
-# of training changes the geometry of features, and with it sliced MI, by more than most noise does.
+# test pictures than those that crop and flip, and their MI is lower by more than a quarter. Nothing is lost there:
+# $X' = X$. A habit of training changes the geometry of features, and with it sliced MI, by more than most noise does.
 #
 # ### Along training
 #
@@ -838,8 +864,8 @@ figure = plots.curves(
 plots.show(
     figure,
     "Accuracy, MI, MI lost by the noise, trace of class covariance and accuracy of a refitted head, epoch by epoch: MI "
-    "falls from the first epoch in all three, also in victims of clean data, whose accuracy rises; what is lost rises "
-    "as accuracy turns, and falls back for NTGA",
+    "falls from the first epoch in all three, also in victims of clean data, whose accuracy rises; what NTGA's "
+    "noise takes is largest as accuracy falls, what MI-UE's takes dips where accuracy is highest",
 )
 
 
@@ -868,25 +894,27 @@ print(f"shuffled: {np.mean([one['histogram baseline'][-1] for one in last]):.4f}
 if profile == "cpu":
     assert np.mean(course("clean", "histogram", 0)) > np.mean(course("clean", "histogram", -1)) + 0.02
     assert np.mean(course("clean", "accuracy", 0)) < np.mean(course("clean", "accuracy", -1)) - 0.1
-    assert np.mean(course("ntga", "accuracy", -1)) < max(np.mean([one["accuracy"] for one in courses["ntga"]], 0)) - 0.2
+    assert np.mean(course("ntga", "accuracy", -1)) < max(np.mean([one["accuracy"] for one in courses["ntga"]], 0)) - 0.1
 
 # %% [markdown]
-# Accuracy does peak early. MI falls through most of all three trainings, in victims of clean data by a quarter while
-# their accuracy doubles (with three seeds the interval just holds zero), so a fall of MI within a run is no sign of
-# harm. What is *lost* does not follow accuracy either: for MI-UE both grow together in the first epochs; for NTGA it is
-# largest around and after the collapse of accuracy, and then falls back, and accuracy does not come back. So the
-# prediction fails here, too: to the features that these victims end with, clean and published pictures tell of each
-# other nearly as much as clean ones of themselves, and the head errs all the same. *Refit* never falls far.
+# Accuracy does peak early. MI falls through most of all three trainings, in victims of clean data by about a third,
+# much of it in the second epoch, while their accuracy rises from 0.2 to 0.8; so a fall of MI within a run is no sign of
+# harm. What is *lost* does better, and follows accuracy in part. For NTGA it is largest around and after the collapse
+# of accuracy. For MI-UE it dips, on average, where accuracy is highest, and is back when accuracy has fallen. But at
+# the beginning, for MI-UE, both grow together; and later what NTGA's victims have lost falls back, in two seeds of
+# three to about a third of its peak or less, while accuracy does not come back. And at the end the worse of the two has
+# lost less: NTGA's victims about a tenth of their own MI, with a quarter of the test pictures right, MI-UE's a quarter,
+# with half of them right. So as a rule the prediction fails here, too. *Refit* never falls far.
 #
 # ### Loss of MI without harm
 #
 # … features that share less with the clean ones should be worse. This intervention is in the appendix: [give each
 # picture the features of another one of its class](shift_and_generalisation.ipynb#can-there-be-one-without-the-other).
-# MI falls by about as much as NTGA brings it down, further than any other noise does, and as a training set nothing has
+# MI falls about as far as NTGA brings it down, and further than by any other noise, and as a training set nothing has
 # changed.
 #
-# **Remember:** harm can come without a loss of MI (pixels; NTGA at the end), and a loss without harm (swapped
-# pictures). For most noise, and for most of training, the two come together, not in proportion.
+# **Remember:** harm can come without a loss of MI (a pixel), and a loss without harm (swapped pictures). For most
+# noise, and for most of training, the two come together, not in proportion.
 #
 # ## Are the features any good?
 #
@@ -914,12 +942,15 @@ for who, names in (("all methods", methods), ("effective methods", effective)):
 if profile == "cpu":
     assert kept > np.mean(untrained) + 0.05
     assert mean("refit", "clean") - kept < 0.5 * np.mean([effective_gap[m] for m in effective])
+    assert useful["all methods"].low > 0
 
 # %% [markdown]
 # They are, to a large part. With 200 clean pictures the victims of the worst noise classify far better than an
-# untrained network with the same help; of what training on clean data adds to that, effective noise takes up to 0.36.
-# How much it takes has no clear relation to the loss of accuracy, of which the larger part is in the head, which
-# listens to what the noise added. Whether features that lose more MI are worse, the last lines leave open.
+# untrained network with the same help; of what training on clean data adds to that, effective noise takes up to about a
+# third. How much it takes has no clear relation to the loss of accuracy, of which the larger part is in the head, which
+# listens to what the noise added. But it has one to the loss of MI (last lines): the more of its own MI a victim has
+# lost, the worse its features serve a new head, over all methods clearly, and among the effective ones too, where the
+# interval is wide. So what is lost ranks the harm to the features, and that is the smaller part of the harm.
 #
 # ## Do resolution and slices matter?
 #
@@ -954,7 +985,7 @@ print(f"usual choice: with the accuracy gap {stats.spearmanr(usual, cost).statis
 # residual network, three seeds; intervals of 95 per cent).
 
 # %% tags=["hide-input"]
-lost = {m: plots.t_interval(values("lost", [m])[m]) for m in ("random", "miue", "ntga", "em")}
+lost = {m: plots.t_interval(values("lost", [m])[m]) for m in ("random", "miue", "tue", "em")}
 steadily = sum(min(gap("trace", [m])[m]) > 0 for m in effective)
 pixel_loss = plots.t_interval([one["lost"] for one in pixels["one pixel, plain victims"]])
 pixel_cost = plots.t_interval(less(pixels, "one pixel, plain victims", "clean data, plain victims")["accuracy"])
@@ -963,8 +994,8 @@ verdict = [
     ("… among effective methods", "suggested", f"ρ = {rho['histogram'][1]}"),
     (
         "Noise that works makes victims lose MI of their own",
-        "supported for eight of ten; NTGA and CUDA unclear",
-        f"MI-UE {lost['miue']}, EM {lost['em']}, NTGA {lost['ntga']}",
+        "supported for MI-UE, EM, REM, SEM and AP; not seen for TUE; the rest unclear",
+        f"MI-UE {lost['miue']}, EM {lost['em']}, TUE {lost['tue']}",
     ),
     ("Random noise does not", "supported", f"lost {lost['random']}"),
     (
@@ -974,7 +1005,7 @@ verdict = [
     ),
     (
         "MI-UE lowers MI most",
-        "by gap no; by loss among the most",
+        "by gap no; by loss, on average, yes",
         f"gap {plots.t_interval(gap('histogram', ['miue'])['miue'])}, lost {lost['miue']}",
     ),
     (
@@ -984,12 +1015,12 @@ verdict = [
     ),
     (
         "Gaps open with depth",
-        "supported, as a step",
+        "supported for EM and MI-UE, as a step; not seen for TUE",
         f"VGG-11 less 3-NN: accuracy {deeper['accuracy gap']}, MI {deeper['MI gap']}, lost {deeper['MI lost']}",
     ),
     (
         "Effective methods narrow the classes",
-        "supported, CUDA apart",
+        "supported for nearly all, CUDA apart",
         f"in every seed for {steadily} of {len(effective)}",
     ),
     ("… and the narrower, the more harm", "not supported", f"ρ = {narrow}"),
@@ -1000,13 +1031,18 @@ verdict = [
     ),
     (
         "No harm without a loss of MI",
-        "refuted by pixels",
+        "refuted by a pixel",
         f"accuracy below clean by {pixel_cost}, MI lost {pixel_loss}",
     ),
     (
         "Low MI means useless features",
         "not supported",
         f"least refit {kept:.3f}; clean {mean('refit', 'clean'):.3f}, untrained {np.mean(untrained):.3f}",
+    ),
+    (
+        "… but the more MI is lost, the worse they are",
+        "supported over all methods, suggested among effective ones",
+        f"ρ = {useful['all methods']}, effective {useful['effective methods']}",
     ),
 ]
 for claim, here, numbers in verdict:
@@ -1016,11 +1052,11 @@ for claim, here, numbers in verdict:
 # %% [markdown]
 # Mutual information, with each victim as its own reference, is a good *symptom*. Where noise works, published pictures
 # mostly tell a victim less of the clean ones, and hardly less where it does not; for MI-UE that holds as its authors
-# say, more clearly than the published measure would show here. As an *explanation* it is not enough. Victims can be
-# spoilt while nothing of the kind is lost (pixels; NTGA at the end of training), and how much is lost does not rank the
-# harm. A guess that fits what was measured, and that this chapter does not test: noise adds to the features something
-# that follows the label, and the head reads it. Where the rest of the features gives way to that, MI is lost. Where it
-# need not, as with a pixel, none is.
+# say, more clearly than the published measure would show here. And the more is lost, the worse the features serve a new
+# head. As an *explanation* of the harm it is not enough. Victims can be spoilt while nothing of the kind is lost (a
+# pixel; on average TUE), and how much is lost does not rank the harm. A guess that fits what was measured, and that
+# this chapter does not test: noise adds to the features something that follows the label, and the head reads it. Where
+# the rest of the features gives way to that, MI is lost. Where it need not, as with a pixel, none is.
 #
 # What would settle it? The same at the paper's size: the chapter runs it with `profile = "gpu"` (no GPU result recorded
 # yet). More methods, so that the intervals among effective ones close. And an experiment that has not been done here:
@@ -1035,9 +1071,10 @@ for claim, here, numbers in verdict:
 #   with an interval from far below zero to one. A dozen rows need an interval.
 # - Sliced MI ranks fourteen methods well here; four estimators agree on the whole, MINE least.
 # - A gap between victims mixes geometry and loss. Compare a victim's MI with its own reference.
-# - To rank is not to explain. Intervene: a few pixels spoil a victim without any loss of MI.
+# - To rank is not to explain. Intervene: a pixel spoils a victim without any loss of MI.
 # - Put rivals side by side before you believe in a quantity, and say in which field they ran.
-# - Of what noise takes from a victim, it takes the larger part from the head.
+# - Of what noise takes from a victim, it takes the larger part from the head. What it takes from the features goes with
+#   the loss of MI.
 #
 # ## Exercises
 #
