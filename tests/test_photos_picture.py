@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -168,7 +169,8 @@ def test_every_orientation_is_turned_upright_once(kind: str, order: str) -> None
 def test_exif_is_kept_only_when_asked_and_without_what_shows_the_picture() -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x8649] = 6, "maker", bytes(300)  # the last: Photoshop's, with its preview
-    exif[0x8769] = {0x9003: "2020:02:02 02:02:02", 0x9286: b"c" * 300, 0x927C: b"note", 0xA002: 17}
+    exif[0x8298] = "© Zoë".encode()
+    exif[0x8769] = {0x9003: "2020:02:02 02:02:02", 0x9286: b"c" * 300, 0x927C: b"note", 0xA002: 17, 0x9214: (1, 2)}
     exif[0x8825] = {1: "N", 2: (1.0, 2.0, 3.5)}
     for data in (saved(RGB, "JPEG", exif=exif), saved(RGB, "PNG", exif=exif), saved(RGB, "WEBP", exif=exif)):
         assert read(data).exif is None
@@ -176,7 +178,9 @@ def test_exif_is_kept_only_when_asked_and_without_what_shows_the_picture() -> No
         assert kept is not None
         after = Image.Exif()
         after.load(kept)
-        assert dict(after) == {0x010F: "maker", 0x8769: after[0x8769], 0x8825: after[0x8825]}
+        assert "© Zoë".encode() in kept
+        assert dict(after) == {tag: after[tag] for tag in (0x010F, 0x8298, 0x8769, 0x8825)}
+        assert after[0x010F] == "maker"
         assert after.get_ifd(0x8769) == {0x9003: "2020:02:02 02:02:02", 0x9286: b"c" * 300}
         assert after.get_ifd(0x8825) == {1: "N", 2: (1.0, 2.0, 3.5)}
     kept = read(FILES["jpeg"], metadata=True).exif
@@ -194,10 +198,10 @@ def test_exif_that_makes_pillow_warn_or_raise_does_not_matter() -> None:
 
 
 def test_a_small_exif_block_cannot_become_a_large_one() -> None:
-    entries = b"".join(struct.pack("<HHII", tag, 2, 10_000, 8) for tag in range(0x9000, 0x9000 + 2000))  # one value
-    block = b"II*\0" + struct.pack("<IH", 8, 2000) + entries + bytes(4)
-    kept = read(saved(RGB, "PNG", exif=block), metadata=True).exif
-    assert kept is not None and len(kept) <= 2 * len(block)  # instead of 20 MB
+    entries = b"".join(struct.pack("<HHII", tag, 2, 10_000, 8) for tag in range(32))  # one value, in GPS's directory
+    block = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8825, 4, 1, 26, 0) + struct.pack("<H", 32) + entries
+    kept = read(saved(RGB, "PNG", exif=block + bytes(10_000)), metadata=True).exif
+    assert kept is not None and 10_000 < len(kept) <= 2 * (len(block) + 10_000)  # instead of 320 kB
 
 
 def test_sixteen_bits_become_eight() -> None:
@@ -282,6 +286,43 @@ def test_profiles_stay_with_the_pixels_that_they_are_for() -> None:
         for kind in ("JPEG", "PNG"):
             without = read(saved(picture, kind, icc_profile=icc))
             assert (without.icc, without.notes) == (None, (said,))
+
+
+def test_of_a_profile_what_names_a_screen_is_dropped_and_colours_stay() -> None:
+    """As Apple's: mmod, the screen's maker, model and serial number; and a private tag that shares the data of rTRC."""
+    count, tags = int.from_bytes(SRGB[128:132], "big"), SRGB[132 : 132 + 12 * 11]
+    assert count == 11 and SRGB[:4] == struct.pack(">I", len(SRGB))
+    moved = [(kind, start + 24, size) for kind, start, size in struct.iter_unpack(">4sII", tags)]
+    shared = next(entry for entry in moved if entry[0] == b"rTRC")
+    moved += [(b"mmod", len(SRGB) + 24, 40), (b"aarg", *shared[1:])]
+    table = struct.pack(">I", 13) + b"".join(struct.pack(">4sII", *entry) for entry in moved)
+    screen = b"mmod" + bytes(4) + b"SERIAL".ljust(32)
+    head = struct.pack(">I", len(SRGB) + 64) + SRGB[4:84] + b"C" * 16 + SRGB[100:128]
+    icc = head + table + SRGB[132 + 12 * 11 :] + screen
+    kept = read(saved(RGB, "PNG", icc_profile=icc)).icc
+    assert kept is not None
+    assert b"SERIAL" not in kept and b"mmod" not in kept and b"aarg" not in kept
+    assert kept[84:100] == bytes(16)  # a checksum would be wrong now
+    assert len(kept) == len(icc)
+    profiles = [ImageCms.ImageCmsProfile(io.BytesIO(data)) for data in (icc, kept)]
+    other = ImageCms.createProfile("LAB")
+    image = Image.fromarray(RGB)
+    before, after = (ImageCms.profileToProfile(image, profile, other, outputMode="LAB") for profile in profiles)
+    assert np.array_equal(np.asarray(before), np.asarray(after))
+    assert read(saved(RGB, "PNG", icc_profile=kept)).icc == kept
+
+
+def test_many_empty_chunks_take_no_memory_of_their_own() -> None:
+    for many in (chunk(b"IDAT", b""), chunk(b"teXt", b""), chunk(b"eXIf", b"")[:-1] + b"?"):
+        data = png(1, 1, 8, 0, b"\0\x07", many * 100_000)
+        tracemalloc.start()
+        picture = read(data)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert picture.pixels.item() == 7
+        assert len(picture.notes) <= 1
+        # A bytearray grows by an eighth; it, the bytes made of it, and Pillow's copy; and 64 kB for Pillow's buffers.
+        assert peak <= 3.5 * len(data) + 65_536
 
 
 def test_chunks_with_wrong_checksums_are_ignored_or_end_it() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,16 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from .._errors import check_choice
+from .exif import taken_apart
 
 MOST_PIXELS = 2 * (1024**3 // 4 // 3)  # where Pillow refuses a picture, unless it is told otherwise
 WEBP_SIDE = 16_383  # pixels
 _MOST_PROFILE = 1 << 20  # bytes: Pillow opens no PNG whose colour profile is larger
+_TAGS = {  # of a profile: what colours are made with, and the two texts that it must have
+    *(way + bytes([number]) for way in (b"A2B", b"B2A", b"D2B", b"B2D") for number in b"0123"),
+    *(channel + kind for channel in (b"r", b"g", b"b") for kind in (b"XYZ", b"TRC")),
+    b"kTRC", b"wtpt", b"bkpt", b"chad", b"chrm", b"cicp", b"lumi", b"gamt", b"desc", b"cprt",
+}  # fmt: skip
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,8 +53,10 @@ class Picture:
 
     pixels: uint8 `(H, W, C)`, C = 1 (grey) or 3 (RGB).
     alpha: opacity, uint8 `(H, W)`; None where all of the picture is opaque.
-    icc: the colour profile of `pixels`; None for sRGB, or where the file does not say.
-    exif: what EXIF says, a TIFF block without orientation, sizes and previews; None unless it was asked for.
+    icc: the colour profile of `pixels`, of its tags only those that make colours and its texts; None for sRGB, or where
+        the file does not say. Its name and its date are kept, which may tell a screen's model and when it was measured.
+    exif: of what EXIF says that which `exif.py` lists, a TIFF block, without orientation, sizes, previews and the
+        maker's own; None unless it was asked for.
     notes: what was done to the pixels that the file holds, in the order in which it was done.
     """
 
@@ -139,12 +147,15 @@ def _read(data: bytes, metadata: bool) -> Picture:
         raise Unreadable("damaged or cut short (it gives two sizes)")
     image.load()
     notes = list(parts.notes)
-    exif = _Exif.of(parts.exif)
-    if parts.exif is not None and exif is None:
-        notes.append("EXIF that cannot be read ignored")
+    orientation, exif = 0, None
+    if parts.exif is not None:
+        if (said := taken_apart(parts.exif)) is None:
+            notes.append("EXIF that cannot be read ignored")
+        else:
+            orientation, exif = said
     upright: Image.Image = image
-    if exif is not None and exif.orientation in _TURNS:
-        upright = image.transpose(_TURNS[exif.orientation])
+    if orientation in _TURNS:
+        upright = image.transpose(_TURNS[orientation])
         notes.append("rotated as its EXIF says")
     colour, alpha, icc = _eight_bits(upright, parts, notes)
     pixels = np.asarray(colour)
@@ -152,7 +163,7 @@ def _read(data: bytes, metadata: bool) -> Picture:
         pixels if pixels.ndim == 3 else pixels[:, :, None],
         None if alpha is None or alpha.min() == 255 else alpha,
         _fitting(icc, colour.mode, notes),
-        exif.kept() if metadata and exif is not None else None,
+        exif if metadata else None,
         tuple(notes),
     )
 
@@ -219,7 +230,7 @@ def _fitting(icc: bytes | None, mode: str, notes: list[str]) -> bytes | None:
     """The profile if the pixels can have it: in another kind of picture programs ignore it, or refuse the file."""
     if icc is None:
         return None
-    whole = icc[36:40] == b"acsp" and int.from_bytes(icc[:4], "big") <= len(icc)
+    whole = icc[36:40] == b"acsp" and 132 <= int.from_bytes(icc[:4], "big") <= len(icc)
     if not whole or icc[16:20] != (b"GRAY" if mode == "L" else b"RGB "):
         notes.append(
             "colour profile that is not for these pixels dropped" if whole else "damaged colour profile dropped"
@@ -227,8 +238,26 @@ def _fitting(icc: bytes | None, mode: str, notes: list[str]) -> bytes | None:
     elif len(icc) > _MOST_PROFILE:
         notes.append("colour profile of more than 1 MiB dropped")
     else:
-        return icc
+        return _impersonal(icc)
     return None
+
+
+def _impersonal(icc: bytes) -> bytes:
+    """The profile without the tags that do nothing for colours, as Apple's mmod, a screen's serial number (ICC.1, 7.3).
+
+    All others stay where they are; between them are zeros.
+    """
+    (count,) = struct.unpack_from(">I", icc, 128)
+    entries = dict[bytes, bytes]()
+    for at in range(132, min(132 + 12 * count, len(icc) - 11), 12):
+        if icc[at : at + 4] in _TAGS:
+            entries.setdefault(icc[at : at + 4], icc[at : at + 12])
+    left, table = bytearray(len(icc)), b"".join(entries.values())
+    for entry in entries.values():
+        start, length = struct.unpack_from(">II", entry, 4)
+        left[start : start + length] = icc[start : start + length]
+    head = icc[:84] + bytes(16) + icc[100:128]  # where 16 zeros are may be a checksum of the whole
+    return head + struct.pack(">I", len(entries)) + table + left[132 + len(table) :]
 
 
 # What a file is made of.
@@ -277,21 +306,22 @@ def _take_apart(data: bytes) -> _Parts:
 
 def _png(data: bytes) -> _Parts:
     """W3C, Portable Network Graphics (third edition): chunks of length, type, content and CRC-32, to IEND."""
-    kept, found, notes = [_PNG], dict[bytes, bytes](), list[str]()
-    kinds = list[bytes]()
+    kept, found, notes = bytearray(_PNG), dict[bytes, bytes](), dict[str, None]()  # chunks may be many, and empty
+    of_animations = {b"acTL": 0, b"fcTL": 0, b"fdAT": 0}
     for kind, start, end in _png_chunks(data):
-        kinds.append(kind)
+        if kind in of_animations:
+            of_animations[kind] += 1
         if kind not in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf"):
             continue
         if zlib.crc32(memoryview(data)[start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             if kind[:1].isupper():
                 raise Unreadable(f"damaged: the checksum of a {kind.decode()} chunk is wrong")
-            notes.append(f"damaged {kind.decode()} chunk ignored")
+            notes[f"damaged {kind.decode()} chunk ignored"] = None
             continue
         if kind != b"IDAT":
             found[kind] = data[start:end]
         if kind[:1].isupper():
-            kept.append(data[start - 8 : end + 4])
+            kept += data[start - 8 : end + 4]
     if b"IEND" not in found:
         raise Unreadable("cut short: the end of the PNG is missing")
     if len(found.get(b"IHDR", b"")) < 13:
@@ -301,11 +331,11 @@ def _png(data: bytes) -> _Parts:
         raise Unreadable("damaged: a PNG with a palette, without its palette")
     icc = _inflated(found[b"iCCP"]) if b"iCCP" in found else None
     if b"iCCP" in found and icc is None:
-        notes.append("damaged colour profile dropped")
+        notes["damaged colour profile dropped"] = None
     return _Parts(
-        PngImageFile, b"".join(kept), (width, height),
+        PngImageFile, bytes(kept), (width, height),
         # One frame is a still picture. Without fdAT all that there is to see is the picture of other PNGs.
-        frames=kinds.count(b"fcTL") if b"acTL" in kinds and b"fdAT" in kinds else 1,
+        frames=of_animations[b"fcTL"] if of_animations[b"acTL"] and of_animations[b"fdAT"] else 1,
         bits=8 if colour == 3 else bits, grey=colour == 4, key=_key(found.get(b"tRNS", b""), colour),
         icc=icc, exif=found.get(b"eXIf"), notes=tuple(notes),
     )  # fmt: skip
@@ -345,16 +375,16 @@ def _inflated(chunk: bytes) -> bytes | None:
 
 def _jpeg(data: bytes) -> _Parts:
     """ITU-T T.81, annex B: segments up to the first scan; what follows is left to the decoder."""
-    kept, size, bits = [data[:2]], (0, 0), 8
-    profile, exif, notes = list[tuple[int, bytes]](), list[bytes](), tuple[str, ...]()
+    kept, size, bits = bytearray(data[:2]), (0, 0), 8  # segments may be many, and empty
+    profile, exif, notes = dict[int, bytes](), bytearray(), tuple[str, ...]()
     for marker, start, end in _jpeg_segments(data):
         content = data[start:end]
         if marker == 0xDA:
-            kept.append(data[start - 4 :])
+            kept += data[start - 4 :]
         elif marker == 0xE1 and content.startswith(b"Exif\0\0"):
-            exif.append(content[6:])
+            exif += content[6:]
         elif marker == 0xE2 and content.startswith(b"ICC_PROFILE\0") and len(content) > 14:
-            profile.append((content[12], content[14:]))
+            profile.setdefault(content[12], content[14:])
         elif marker == 0xE2 and content.startswith(b"MPF\0"):
             notes = ("only the first of the file's pictures taken",)
         # Of the applications' segments only JFIF's and Adobe's say something of pixels: what their channels are.
@@ -362,14 +392,15 @@ def _jpeg(data: bytes) -> _Parts:
             (marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 14)
             or (marker == 0xEE and content.startswith(b"Adobe") and len(content) >= 12)
         ):
-            kept.append(data[start - 4 : end])
+            kept += data[start - 4 : end]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width = struct.unpack_from(">BHH", content)
             size = width, height
     if bits != 8:
         raise Unreadable(f"a JPEG of {bits} bits a channel: only those of 8 are read")
-    icc = b"".join(part for _, part in sorted(profile)) or None  # parts may come in any order; each has its number
-    return _Parts(JpegImageFile, b"".join(kept), size, icc=icc, exif=b"".join(exif) or None, notes=notes)
+    # Parts may come in any order; each has its number.
+    icc = b"".join(part for _, part in sorted(profile.items())) or None
+    return _Parts(JpegImageFile, bytes(kept), size, icc=icc, exif=bytes(exif) or None, notes=notes)
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -425,105 +456,3 @@ def _webp_size(kind: bytes, head: bytes) -> tuple[int, int]:
         return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
     width, height = struct.unpack_from("<HH", head, 6)
     return width & 0x3FFF, height & 0x3FFF
-
-
-# EXIF (CIPA DC-008): a TIFF block, that is, directories of entries.
-
-_TYPE_SIZES: Mapping[int, int] = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes
-_RAW_TYPES = (1, 6, 7)
-_ORIENTATION, _BELOW = 0x0112, (0x8769, 0x8825)  # the latter are places: of the EXIF and the GPS directory
-_COMMENTS = (0x9286, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)  # UserComment and those of Windows: text as raw bytes
-_LEFT_OUT = {
-    _ORIENTATION, 0x0100, 0x0101, 0xA002, 0xA003,  # turning the pixels makes them wrong
-    0x0111, 0x0117, 0x0144, 0x0145, 0x014A, 0x0201, 0x0202,  # where pixels of the file, or of a preview, are
-    *_BELOW, 0xA005,  # places of other directories
-    0x927C,  # MakerNote: each maker's own, with previews, and places counted from the start of the old block
-}  # fmt: skip
-_LONGEST_RAW = 256  # bytes; longer ones are where previews of the unprotected picture are
-_Entries = dict[int, tuple[int, int, bytes]]  # by tag: type, count, bytes
-
-
-@dataclass(frozen=True)
-class _Exif:
-    """The directories of an EXIF block, as far as they can be read; `order` is "<" or ">"."""
-
-    order: str
-    main: _Entries
-    below: Mapping[int, _Entries]  # by the tag in `main` that says where they are
-
-    @staticmethod
-    def of(block: bytes | None) -> _Exif | None:
-        """What is in `block`; None where there is nothing, or nothing readable."""
-        while block is not None and block.startswith(b"Exif\0\0"):  # WebPs have it with and without
-            block = block[6:]
-        order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4]) if block is not None else None
-        if block is None or order is None or len(block) < 8:
-            return None
-        main = _directory(block, order, struct.unpack_from(order + "I", block, 4)[0])
-        return _Exif(order, main, {tag: _directory(block, order, _number(order, main.get(tag))) for tag in _BELOW})
-
-    @property
-    def orientation(self) -> int:
-        return _number(self.order, self.main.get(_ORIENTATION))
-
-    def kept(self) -> bytes | None:
-        """A block of what stays true of the pixels and shows nothing of them; None where nothing is left.
-
-        Written anew: in the old block what is left out would still be there. The main directory comes last, since it
-        says where the others are.
-        """
-        main, block = _staying(self.main), b""
-        place = struct.Struct(self.order + "I").pack
-        for tag in _BELOW:
-            if part := _staying(self.below[tag]):
-                main[tag] = 4, 1, place(8 + len(block))
-                block += _written(part, self.order, 8 + len(block))
-        if not main:
-            return None
-        head = b"II*\0" if self.order == "<" else b"MM\0*"
-        return head + place(8 + len(block)) + block + _written(main, self.order, 8 + len(block))
-
-
-def _number(order: str, entry: tuple[int, int, bytes] | None) -> int:
-    """The whole number that an entry holds; 0 where there is none."""
-    code = {1: "B", 3: "H", 4: "I"}.get(entry[0]) if entry is not None and entry[1] == 1 else None
-    return 0 if entry is None or code is None else int(struct.unpack(order + code, entry[2])[0])
-
-
-def _directory(block: bytes, order: str, start: int) -> _Entries:
-    """The entries of the directory at `start` that lie within the block."""
-    entries: _Entries = {}
-    room = len(block)  # entries that share their bytes would make a small block a large one
-    if not 8 <= start <= len(block) - 2:
-        return entries
-    (count,) = struct.unpack_from(order + "H", block, start)
-    for position in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
-        tag, kind, amount = struct.unpack_from(order + "HHI", block, position)
-        length = _TYPE_SIZES.get(kind, 0) * amount
-        (place,) = (position + 8,) if length <= 4 else struct.unpack_from(order + "I", block, position + 8)
-        room -= length
-        if length and place + length <= len(block) and room >= 0:
-            entries.setdefault(tag, (kind, amount, block[place : place + length]))
-    return entries
-
-
-def _staying(entries: _Entries) -> _Entries:
-    return {
-        tag: (kind, count, value)
-        for tag, (kind, count, value) in entries.items()
-        if tag not in _LEFT_OUT and (kind not in _RAW_TYPES or len(value) <= _LONGEST_RAW or tag in _COMMENTS)
-    }
-
-
-def _written(entries: _Entries, order: str, start: int) -> bytes:
-    """The directory that begins at `start` of a block, and its values; no other follows it."""
-    table, values = struct.pack(order + "H", len(entries)), b""
-    behind = start + 2 + 12 * len(entries) + 4
-    for tag, (kind, count, value) in sorted(entries.items()):
-        table += struct.pack(order + "HHI", tag, kind, count)
-        if len(value) > 4:
-            table += struct.pack(order + "I", behind + len(values))
-            values += value + bytes(len(value) % 2)
-        else:
-            table += value.ljust(4, b"\0")
-    return table + bytes(4) + values
