@@ -12,6 +12,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,13 +119,9 @@ def encode(picture: Picture, suffix: str) -> bytes:
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
     buffer = io.BytesIO()
-    # Measured on 4000 × 3000 pixels of RGB, as seconds of one core and MB, for what is published (a decoded JPEG with
-    # noise of ±8 levels spread over it) and for the same with a camera's noise, σ = 4 levels, in every pixel:
-    #   PNG level 1: 0.8 s, 16.0 and 1.1 s, 23.4; level 3: 1.1 s, 15.0 and 1.3 s, 23.3;
-    #   level 6: 3.0 s, 14.4 and 1.9 s, 20.6.
-    #   WebP method 4: 10.0 s, 10.9 and 3.1 s, 19.2; method 0: 9.0 s, 11.1 and 1.3 s, 22.5; and with quality 0, which
-    #   for a lossless file is effort alone: 0.7 s, 11.0 and 0.6 s, 22.5.
-    # The levels and methods above those chosen cost 3 and 14 times as much to save 4 % and 1 % of what is published.
+    # Seconds of one core and MB for 4000 × 3000 pixels of RGB, a decoded JPEG with noise of ±8 levels spread over it.
+    # PNG level 1: 0.8 s, 16.0; level 3: 1.1 s, 15.0; level 6: 3.0 s, 14.4. WebP method 4: 10.0 s, 10.9; method 0:
+    # 9.0 s, 11.1; and with quality 0, which for a lossless file is effort alone: 0.7 s, 11.0.
     if suffix == ".png":
         image.save(buffer, "PNG", compress_level=3, icc_profile=icc, exif=picture.exif)
     else:  # exact: else the colour of what is wholly transparent would be lost
@@ -147,12 +144,10 @@ def _read(data: bytes, metadata: bool) -> Picture:
         raise Unreadable("damaged or cut short (it gives two sizes)")
     image.load()
     notes = list(parts.notes)
-    orientation, exif = 0, None
-    if parts.exif is not None:
-        if (said := taken_apart(parts.exif)) is None:
-            notes.append("EXIF that cannot be read ignored")
-        else:
-            orientation, exif = said
+    said = None if parts.exif is None else taken_apart(parts.exif)
+    if parts.exif is not None and said is None:
+        notes.append("EXIF that cannot be read ignored")
+    orientation, exif = said or (0, None)
     upright: Image.Image = image
     if orientation in _TURNS:
         upright = image.transpose(_TURNS[orientation])
@@ -205,25 +200,19 @@ def _keyed(image: Image.Image, key: tuple[int, ...], bits: int) -> np.ndarray:
         wanted = np.array(key) >> 8 if bits == 16 else np.array(key) & 255
         return np.where((stored == wanted).all(2), 0, 255).astype(np.uint8)
     level = key[0] & (2**bits - 1)  # the standard has only these bits count
-    if bits == 1:
-        level = bool(level)
-    elif bits < 8:
+    if 1 < bits < 8:
         level = level * 255 // (2**bits - 1)  # as Pillow gives the pixels
     return np.where(stored == level, 0, 255).astype(np.uint8)
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
+    converted = None
     if icc is not None and icc[16:20] == b"CMYK":
-        try:
+        with suppress(ImageCms.PyCMSError, ImportError, OSError, ValueError):  # Pillow may lack it; it may be anything
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
             converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, ImportError, OSError, ValueError):  # Pillow may lack it; profiles may be anything
-            converted = None
-        if converted is not None:
-            notes.append("CMYK converted to RGB by its colour profile")
-            return converted
-    notes.append("CMYK converted to RGB")
-    return image.convert("RGB")
+    notes.append("CMYK converted to RGB" + " by its colour profile" * (converted is not None))
+    return converted or image.convert("RGB")
 
 
 def _fitting(icc: bytes | None, mode: str, notes: list[str]) -> bytes | None:
