@@ -40,7 +40,6 @@ from .request import FORMAT, MANIFEST, REPORT, Request, check_same, manifest, re
 from .sources import as_json, bytes_of, changes, digest, from_json
 from .stages import Line, Progress, lines_of, publish, scan, squares, views
 from .tree import LeftOut, Survey, survey
-from .verdict import VIEWS
 from .work import Steps, locked, remove, wait_for_lock
 
 _SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
@@ -333,23 +332,14 @@ def _verdict(
     rows = views(wanted, len(chosen))
     rows.close()
     there = [row for row, index in enumerate(indices) if "entry" in published[index]]
-    pixels = rows.all()
     labels = images.labels.cpu()[torch.as_tensor(chosen)[there]]
-
-    def seen(which: int, name: str) -> dict[str, ImageSet]:
-        return {
-            view: ImageSet(
-                torch.from_numpy(np.ascontiguousarray(pixels[there, which, number])),
-                labels,
-                images.classes,
-                f"{name}, {view}",
-            ).to(wanted.device)
-            for number, view in enumerate(VIEWS)
-        }
-
+    clean, protected = (
+        verdict.Stored(rows.all()[:, which], there, labels, images.classes, name, wanted.device)
+        for which, name in enumerate(("clean", "published"))
+    )
     found = verdict.verdict(
-        seen(0, "clean"),
-        seen(1, "published"),
+        clean,
+        protected,
         size=wanted.profile,
         seeds=wanted.seeds,
         seed=wanted.seed,

@@ -89,6 +89,32 @@ VIEWS: Mapping[str, View] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Stored(Mapping[str, ImageSet]):
+    """The pictures under each of `VIEWS`, from an array in a file: a set is read when it is asked for, and not kept.
+
+    pixels: uint8 `(n, views, 3, s, s)`, memory-mapped, which other processes open instead of getting a copy. places:
+        those of the n that belong to the sets. labels: theirs. name: of the sets, before that of the view.
+    """
+
+    pixels: np.ndarray
+    places: Sequence[int]
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    device: torch.device
+
+    def __getitem__(self, view: str) -> ImageSet:
+        pixels = torch.from_numpy(np.ascontiguousarray(self.pixels[self.places, [*VIEWS].index(view)]))
+        return ImageSet(pixels, self.labels, self.classes, f"{self.name}, {view}").to(self.device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(VIEWS)
+
+    def __len__(self) -> int:
+        return len(VIEWS)
+
+
 # Settings for few pictures
 
 
@@ -184,6 +210,7 @@ def verdict(
     """What networks learn from the published pictures, and what they would have learned from the unprotected ones.
 
     clean, published: the squares of the same pictures, in the same order, under views of `VIEWS`; "plain" at least.
+        Each set is asked for when it is needed, and not kept. The mappings go to other processes: see `Stored`.
     size: whose network is trained, as `training` says. seeds: how many splits and trainings, from `seed` on.
     cache: what is trained stays there: a run that was stopped goes on where it was. progress: called with a line of
         text after every network.
@@ -194,14 +221,16 @@ def verdict(
 
     Returns plain values, the same on every run: "model", "settings" for `fit`, "side" in pixels, the numbers of
     pictures to "train" and "test" on in a seed and how many were "tested" in all seeds, "chance" (what naming the
-    largest class gets of the test), the "seeds", and "rows", each with "name" ("clean" or that of a view), "title"
-    and "accuracy", one number in [0, 1] a seed. There are no rows where nothing can be held out.
+    largest class gets of the test), the "seeds", and "rows", each with "name" ("clean" or that of a view), "title",
+    "accuracy", one number in [0, 1] a seed, and "outcome" (see `outcomes`; None for the first). There are no rows where
+    nothing can be held out.
 
-    Networks are trained side by side where joblib is there, and one after the other where not, on one thread each, so
-    that numbers do not depend on it. Raises `ValueError` for sets that do not belong together or have one class only.
+    Of pictures on a CPU, networks are trained side by side where joblib is there, and one after the other where not or
+    where there is a GPU, on one thread each, so that numbers do not depend on it.
+
+    Raises `ValueError` for sets that do not belong together or have one class only.
     """
-    views = _check_sets(clean, published)
-    labels = clean["plain"].labels.cpu()
+    labels, side, device = _check_sets(clean, published)
     check_count("seeds", seeds)
     check_count("seed", seed, 0)
     parts = [split(labels, number, seed) for number in range(seeds)]
@@ -211,7 +240,7 @@ def verdict(
     about: dict[str, Any] = {
         "model": size.model,
         "settings": settings,
-        "side": clean["plain"].images.shape[-1],
+        "side": side,
         "train": train,
         "test": test,
         "tested": len(torch.unique(torch.cat([out for _, out in parts]))),
@@ -220,30 +249,47 @@ def verdict(
     }
     if test == 0:
         return about | {"rows": []}
-    sets = [("clean", "Unprotected", clean["plain"], clean["plain"])]
-    for name in views:
-        title = "Protected" if name == "plain" else f"Protected, {VIEWS[name].title}"
-        sets.append((name, title, published[name], clean[name]))
+    sets = [("clean", "Unprotected", clean, "plain")]
+    for view in (name for name in VIEWS if name in clean):
+        title = "Protected" if view == "plain" else f"Protected, {VIEWS[view].title}"
+        sets.append((view, title, published, view))
     calls = [
-        partial(_tested, cache, size.model, shown.subset(within), asked.subset(out), one, settings)
-        for _, _, shown, asked in sets
-        for (within, out), one in zip(parts, about["seeds"], strict=True)
+        partial(_tested, cache, size.model, shown, clean, view, part, one, settings)
+        for _, _, shown, view in sets
+        for part, one in zip(parts, about["seeds"], strict=True)
     ]
-    found = list(_told(_side_by_side(cache, calls), len(calls), progress))
-    rows = [
-        {"name": name, "title": title, "accuracy": found[row * seeds : (row + 1) * seeds]}
+    trained = _side_by_side(cache, calls) if device.type == "cpu" else (call() for call in calls)
+    accuracies = list(_told(trained, len(calls), progress))
+    rows: list[dict[str, Any]] = [
+        {"name": name, "title": title, "accuracy": accuracies[row * seeds : (row + 1) * seeds]}
         for row, (name, title, _, _) in enumerate(sets)
     ]
-    return about | {"rows": rows}
+    found = about | {"rows": rows}
+    for row, outcome in zip(rows, [None, *outcomes(found)], strict=True):
+        row["outcome"] = outcome
+    return found
 
 
-def _tested(cache: Cache, model: str, train: ImageSet, test: ImageSet, seed: int, settings: Mapping[str, Any]) -> float:
-    victim, _ = cache.fit(model, train, seed=seed, **settings)
-    return accuracy(victim, test)
+def _tested(
+    cache: Cache,
+    model: str,
+    shown: Mapping[str, ImageSet],
+    asked: Mapping[str, ImageSet],
+    view: str,
+    part: tuple[Tensor, Tensor],
+    seed: int,
+    settings: Mapping[str, Any],
+) -> float:
+    """The accuracy of a victim that is trained on one part of `shown`, and tested on the other part of `asked`."""
+    train, test = part
+    victim, _ = cache.fit(model, shown[view].subset(train), seed=seed, **settings)
+    return accuracy(victim, asked[view].subset(test))
 
 
 def _side_by_side(cache: Cache, calls: Sequence[Callable[[], float]]) -> Iterator[float]:
-    if torch.cuda.is_available() or importlib.util.find_spec("joblib"):
+    """The results of calls that work on the CPU, on one thread each."""
+    # Where there is a GPU, `at_once` makes the calls here, with as many threads as there are.
+    if importlib.util.find_spec("joblib") and not torch.cuda.is_available():
         yield from cache.at_once(calls)
         return
     threads = torch.get_num_threads()
@@ -265,8 +311,8 @@ def _told(found: Iterator[float], total: int, progress: Callable[[str], None] | 
         yield value
 
 
-def _check_sets(clean: Mapping[str, ImageSet], published: Mapping[str, ImageSet]) -> list[str]:
-    """The names of the views, in the order of `VIEWS`."""
+def _check_sets(clean: Mapping[str, ImageSet], published: Mapping[str, ImageSet]) -> tuple[Tensor, int, torch.device]:
+    """The labels of all sets, on the CPU; the side of their pictures in pixels; and where they lie."""
     if set(published) != set(clean) or "plain" not in clean or not set(clean) <= set(VIEWS):
         given = f"views {sorted(published)} of pictures that are there as {sorted(clean)}"
         raise bad("published", given, f"the same views of both, 'plain' and others of {', '.join(VIEWS)}")
@@ -277,7 +323,7 @@ def _check_sets(clean: Mapping[str, ImageSet], published: Mapping[str, ImageSet]
                 raise bad(f"{argument}[{name!r}]", repr(images), f"the pictures of clean['plain'], {first!r}")
     if len(torch.unique(first.labels)) < 2:
         raise bad("clean", "pictures of one class", "two classes or more")
-    return [name for name in VIEWS if name in clean]
+    return first.labels.cpu(), first.images.shape[-1], first.device
 
 
 # What is said about it
@@ -289,18 +335,19 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _NORMAL = 1.960
 
 
-def sentences(verdict: Mapping[str, Any]) -> list[str]:
-    """What a verdict says, in words for everyone: a sentence for each row; one in all where pictures are too few.
+def outcomes(verdict: Mapping[str, Any]) -> list[str]:
+    """What the numbers decide of each row but the first: "protected", "in part", "not protected" or "unclear".
 
-    Too few are fewer than 30 to test on, over all seeds, and those from which a network, unprotected as they are, does
-    not learn clearly more than chance. Else each row is compared with the first, unprotected pictures. With d the
+    All are "unclear" with fewer than 30 pictures to test on, over all seeds; with one training, which does not tell
+    how another would have gone; and where a network does not learn clearly more than chance from the pictures,
+    unprotected as they are. Else each row is compared with the first, unprotected pictures. With d the
     difference of the mean accuracies, and g what a network learns from unprotected pictures, their accuracy minus
     chance, the pictures of that row
 
-    - are *protected* if d is clearly above 0, and half of g or more;
-    - are protected *in part* if d is clearly above 0, and less than that;
-    - are *not* protected if d is clearly below half of g, and may be 0;
-    - else it *cannot be told*: nothing and half of g are both possible.
+    - are protected if d is clearly above 0, and half of g or more;
+    - are protected in part if d is clearly above 0, and less than that;
+    - are not protected if d is clearly below half of g, and may be 0;
+    - else it is unclear: nothing and half of g are both possible.
 
     Clearly: by an interval of 95 % for d, the wider of two. One is Student's for paired differences, d_k of seed k
     with standard deviation s: t · s/√n for n seeds, t = 4.3 for three. In one seed both networks have the same
@@ -309,31 +356,49 @@ def sentences(verdict: Mapping[str, Any]) -> list[str]:
     numbers is by luck often much too small. So the interval is at least that of Agresti and Caffo (2000) for two
     shares of as many pictures as were tested, as if training had no scatter at all: 1.96 · √(p(1 − p)/m + q(1 − q)/m),
     with two pictures more, one of them right, in each share. (That one is too wide for the same pictures, which are
-    hard or easy for both networks.) With one seed there is no s, and nothing is clear.
+    hard or easy for both networks.)
 
-    Rows near half of g fall on either side of it by chance, which is why a sentence gives the numbers too. Six seeds
+    Rows near half of g fall on either side of it by chance, which is why `sentences` gives the numbers too. Six seeds
     tell much more than three: t is 2.6 instead of 4.3, and twice as many pictures are tested.
 
     Trainings share most of their pictures. So the intervals speak of new test pictures and new trainings on the
-    pictures at hand, not of other people's pictures. And each sentence stands for itself: of twenty, one may be wrong.
+    pictures at hand, not of other people's pictures. And each row stands for itself: of twenty, one may be wrong.
     """
-    rows, tested, chance = verdict["rows"], verdict["tested"], verdict["chance"]
+    if _too_few(verdict):
+        return ["unclear"] * len(verdict["rows"][1:])
+    first, *others = (row["accuracy"] for row in verdict["rows"])
+    return [_outcome(first, row, verdict["tested"], verdict["chance"]) for row in others]
+
+
+def _too_few(verdict: Mapping[str, Any]) -> str:
+    """The sentence that says why nothing is clear; empty where something may be."""
+    tested, chance = verdict["tested"], verdict["chance"]
     if tested < _FEWEST:
-        return [f"Too few pictures to measure what the protection does: {tested} to test a network on."]
-    first, *others = rows
-    learned = _mean(first["accuracy"])
-    half = _half_width([a - chance for a in first["accuracy"]], chance * (1 - chance) / tested)
-    if learned - half <= chance:
-        return [
-            "Too few pictures to measure what the protection does: even from the unprotected ones, networks get "
-            f"{_percent(learned)} right, where guessing gets {_percent(chance)}."
-        ]
-    outcomes = {row["name"]: _outcome(first["accuracy"], row["accuracy"], tested, chance) for row in others}
+        return f"Too few pictures to measure what the protection does: {tested} to test a network on."
+    accuracy = verdict["rows"][0]["accuracy"]
+    if len(accuracy) < 2:
+        return "Too few trainings to measure what the protection does: one does not tell how another would have gone."
+    half = _half_width([a - chance for a in accuracy], chance * (1 - chance) / tested)
+    if _mean(accuracy) - half > chance:
+        return ""
+    return (
+        "Too few pictures to measure what the protection does: even from the unprotected ones, networks get "
+        f"{_percent(_mean(accuracy))} right, where guessing gets {_percent(chance)}."
+    )
+
+
+def sentences(verdict: Mapping[str, Any]) -> list[str]:
+    """What a verdict says, in words for everyone: a sentence for each row; one in all where nothing is clear."""
+    if too_few := _too_few(verdict):
+        return [too_few]
+    first, *others = verdict["rows"]
+    learned, chance = _mean(first["accuracy"]), verdict["chance"]
+    found = outcomes(verdict)
     said = [f"From the unprotected pictures, networks learn: they get {_percent(learned)} of new ones right, where "
             f"guessing gets {_percent(chance)}."]  # fmt: skip
-    for row in others:
-        outcome, title = outcomes[row["name"]], VIEWS[row["name"]].title
-        stay = outcome == outcomes["plain"] == "protected" and row["name"] != "plain"
+    for row, outcome in zip(others, found, strict=True):
+        title = VIEWS[row["name"]].title
+        stay = outcome == found[0] == "protected" and row["name"] != "plain"
         words = "stay protected" if stay else _WORDS[outcome]
         numbers = f"networks get {_percent(_mean(row['accuracy']))} right, against {_percent(learned)} from the"
         unsure = ", too uncertain to tell with so few pictures" if outcome == "unclear" else ""
@@ -350,7 +415,7 @@ _WORDS = {
 
 
 def _outcome(first: Sequence[float], row: Sequence[float], tested: int, chance: float) -> str:
-    """Of a row, against the first: a key of `_WORDS`, as `sentences` says."""
+    """Of a row, against the first: a key of `_WORDS`, as `outcomes` says."""
     shares = [(_mean(accuracies) * tested + 1) / (tested + 2) for accuracies in (first, row)]
     binomial = sum(share * (1 - share) / (tested + 2) for share in shares)
     half = _half_width([a - b for a, b in zip(first, row, strict=True)], binomial)
@@ -362,9 +427,7 @@ def _outcome(first: Sequence[float], row: Sequence[float], tested: int, chance: 
 
 
 def _half_width(values: Sequence[float], least: float) -> float:
-    """Of a 95 % interval for the mean of values that are one a seed, whose variance is not below `least`."""
-    if len(values) < 2:
-        return math.inf
+    """Of a 95 % interval for the mean of two values or more, one a seed, whose variance is not below `least`."""
     variance = sum((value - _mean(values)) ** 2 for value in values) / (len(values) - 1)
     by_seeds = _T[min(len(values) - 1, len(_T)) - 1] * math.sqrt(variance / len(values))
     return max(by_seeds, _NORMAL * math.sqrt(least))
