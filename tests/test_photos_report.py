@@ -66,8 +66,10 @@ def picture(n: int, **changed: Any) -> dict[str, Any]:
 
 def verdict(*means: float) -> dict[str, Any]:
     rows = [
-        {"name": f"row-{i}", "title": f"title {i}", "accuracy": [m - 0.02, m + 0.02, m]} for i, m in enumerate(means)
+        {"name": f"row-{i}", "title": f"title {i}", "accuracy": [m - 0.02, m + 0.02, m], "outcome": "unclear"}
+        for i, m in enumerate(means)
     ]
+    rows[0]["outcome"] = None
     return {"model": "small_resnet", "settings": {"epochs": 12, "learning_rate": 0.2}, "side": 32, "train": 1000,
             "test": 200, "chance": 0.1, "seeds": [0, 1, 2], "rows": rows,
             "sentences": [f"Sentence {i}." for i in range(len(rows))]}  # fmt: skip
@@ -192,20 +194,50 @@ def test_bars_show_mean_seeds_and_chance() -> None:
     assert drawing["aria-label"] == said
 
 
+def decided(*outcomes: str) -> dict[str, Any]:
+    """A verdict whose rows after the first have these outcomes, whatever their numbers."""
+    found = verdict(0.8, *(0.3,) * len(outcomes))
+    for row, outcome in zip(found["rows"][1:], outcomes, strict=True):
+        row["outcome"] = outcome
+    return found
+
+
 def test_names_the_counter_measures_that_undo_it() -> None:
-    said = limits(report(manifest(), []))  # 0.8 → 0.1: half of it is given back from 0.45 on
-    assert "Of the 2 counter-measures" in said and "“title 2” (60\u00a0%)" in said
-    assert "title 3" not in said
-    assert "none undid most of it" in limits(report(manifest(verdict=verdict(0.8, 0.1, 0.44, 0.2)), []))
-    assert "1 gave the model back" in limits(report(manifest(verdict=verdict(0.8, 0.1, 0.46, 0.2)), []))
+    told = decided("protected", "not protected", "in part", "unclear", "protected")
+    assert limits(report(manifest(verdict=told), [])) == (
+        "It can be undone. Counter-measures tried: 4. 1 left the pictures unprotected: “title 2” (30 %). 1 left them "
+        "protected in part: “title 3” (30 %). 1 may or may not have undone it, too uncertain to tell: “title 4” "
+        "(30 %). 1 left them protected: “title 5” (30 %). Anyone can do this, also without knowing of the noise."
+    ).replace(" %", "\u00a0%")
+    for outcomes in (("protected", "protected"), ("in part", "unclear", "in part")):
+        said = limits(report(manifest(verdict=decided(*outcomes)), []))
+        assert said.startswith("None of those tried here clearly undid all of it.") and "can be undone" not in said
     assert "No counter-measures were tried" in limits(report(manifest(verdict=verdict(0.8, 0.1)), []))
 
 
-@pytest.mark.parametrize("published", [0.795, 0.8, 0.9])
-def test_names_none_where_the_noise_took_nothing(published: float) -> None:
-    # 600 answers: twice the largest standard error of a difference is 2 √(0.5/600) = 0.058.
-    said = limits(report(manifest(verdict=verdict(0.8, published, 0.8, 0.9)), []))
-    assert "nothing clear to undo" in said and "title" not in said
+@pytest.mark.parametrize("published", ["unclear", "not protected"])
+def test_names_none_where_the_pictures_are_not_clearly_protected(published: str) -> None:
+    """Whatever the numbers, it says what the sentences say."""
+    said = limits(report(manifest(verdict=decided(published, "not protected", "protected")), []))
+    assert "nothing clear to undo" in said and "title" not in said and "can be undone" not in said
+
+
+def test_where_nothing_is_clear_one_sentence_says_so_above_the_numbers() -> None:
+    read = Reader(report(manifest(verdict=verdict(0.8, 0.1, 0.6) | {"sentences": ["Too few pictures."]}), []))
+    (text,) = read.all("main")
+    assert text.count("Too few pictures.") == 1
+    assert read.all("tr")[1:4] == [f"title {row}{percent}\u00a0%" for row, percent in enumerate((80, 10, 60))]
+    assert "In words" not in text and "nothing clear to undo" in read.all("li")[0]
+    none = Reader(report(manifest(verdict=verdict(0.8) | {"rows": [], "sentences": ["Too few pictures."]}), []))
+    assert none.all("main")[0].count("Too few pictures.") == 1 and "title" not in none.all("main")[0]
+    assert "Whether it works was not measured" in none.all("header")[0]
+
+
+def test_a_page_that_shows_originals_says_that_it_must_not_be_published() -> None:
+    warning = "Its examples are parts of the unprotected originals. Do not publish it together with the pictures."
+    page = report(manifest(), [shown(28, 28, 3)])
+    assert warning in page and page.index(warning) < page.index("<h2>")
+    assert warning not in report(manifest(), [])
 
 
 def test_without_a_verdict_says_that_nothing_is_known() -> None:
@@ -238,16 +270,16 @@ def test_large_pictures_are_shown_pixel_by_pixel(channels: int) -> None:
     assert "Noise × 15.9" in report(manifest(), [one])
 
 
-def test_small_pictures_are_enlarged_by_whole_factors_too() -> None:
+def test_small_pictures_are_enlarged_by_whole_factors() -> None:
     for side in (1, 28, 63):
         one = shown(side, side, 3)
         images = Reader(report(manifest(), [one])).attributes("img")
-        sizes = [int(image["width"]) for image in images]
-        assert sizes.count(side) == 3  # at their own size
-        (large,) = set(sizes) - {side}
+        assert len(images) == 3
+        (large,) = {int(image["width"]) for image in images}
         assert large % side == 0 and large > side
-        assert all(np.array_equal(pixels(image["src"]), one.before) for image in images if "as it was" in image["alt"])
-    assert len(Reader(report(manifest(), [shown(64, 64, 3)])).attributes("img")) == 3
+        assert np.array_equal(pixels(images[0]["src"]), one.before)
+    images = Reader(report(manifest(), [shown(64, 64, 3)])).attributes("img")
+    assert [image["width"] for image in images] == ["64"] * 3
 
 
 def test_a_picture_without_noise_says_so() -> None:
@@ -353,6 +385,16 @@ def test_fits_a_telephone(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     first = page.locator(".panels img").first.bounding_box()
     assert first is not None and (first["width"], first["height"]) == (320, 240)  # pixel by pixel
+
+
+@pytest.mark.browser
+def test_the_verdict_is_a_table_on_a_telephone_too(page: Page) -> None:
+    """For a screen reader, though its rows are laid out as blocks."""
+    table = page.get_by_role("table", name="What models recognise, by what they were trained on")
+    assert page.viewport_size is not None and page.viewport_size["width"] == 390
+    expect(table.get_by_role("columnheader")).to_have_count(3)
+    expect(table.get_by_role("rowheader")).to_have_text([f"title {row}" for row in range(4)])
+    expect(table.get_by_role("cell")).to_have_count(8)
 
 
 @pytest.mark.browser

@@ -11,6 +11,7 @@ from PIL import Image
 
 import miue_lib as mi
 from miue_lib.folder import read_tree
+from miue_lib.photos.picture import read
 from miue_lib.photos.seen import Seen, compare
 from miue_lib.photos.spread import spread, square
 from miue_lib.visibility import visibility
@@ -60,6 +61,17 @@ def test_the_square_is_what_a_folder_of_pictures_is_read_as(tmp_path: Path) -> N
     parts = read_tree(tmp_path, 12, 0.5, 0)
     read = sorted(image.permute(1, 2, 0).numpy().tobytes() for part in parts for image in part[0])
     assert read == sorted(square(picture, 12).tobytes() for picture in pictures)
+
+
+def test_where_a_picture_is_transparent_its_square_shows_what_is_stored(tmp_path: Path) -> None:
+    """Where a folder is read, it lies on white, and nothing else is seen of one that is clear everywhere."""
+    colours = pixels(30, 41, 3)
+    files = [tmp_path / folder / f"{i}.png" for folder in "ab" for i in range(2)]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.concatenate([colours, np.zeros((30, 41, 1), np.uint8)], axis=2)).save(file)
+    assert all((part[0] == 255).all() for part in read_tree(tmp_path, 12, 0.5, 0))
+    assert np.array_equal(square(read(files[0].read_bytes()).pixels, 12), square(colours, 12))
 
 
 def test_a_picture_of_the_square_s_size_gets_the_levels_unchanged() -> None:

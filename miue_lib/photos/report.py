@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -62,7 +61,8 @@ def report(manifest: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     """The page about the protected pictures of `manifest`, with `shown` as examples. It can be written as UTF-8.
 
     manifest: as `protect` returns it. The first row of its verdict is of the clean pictures, the second of the
-    published ones, and the others are of published ones that the trainer treated in some way first.
+    published ones, and the others are of published ones that the trainer treated in some way first. It has a sentence
+    for each row, or one in all where nothing is clear.
 
     The page needs no scripts and asks for nothing: pictures and style are within, and its security policy refuses the
     rest, whatever a file's name smuggles in. It depends on the arguments alone.
@@ -72,6 +72,7 @@ def report(manifest: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     parts = [
         _introduction(manifest, title),
+        _warning(shown),
         _verdict(manifest["verdict"]),
         _limits(manifest["verdict"]),
         _examples(shown),
@@ -91,9 +92,10 @@ def report(manifest: Mapping[str, Any], shown: Sequence[Shown]) -> str:
 
 def _introduction(manifest: Mapping[str, Any], title: str) -> str:
     count, classes, settings = len(manifest["pictures"]), len(manifest["classes"]), manifest["settings"]
+    verdict = manifest["verdict"]
     measured = (
         " Then models were trained on them, to see whether it works."
-        if manifest["verdict"]
+        if verdict and verdict["rows"]
         else " Whether it works was not measured."
     )
     return (
@@ -102,6 +104,15 @@ def _introduction(manifest: Mapping[str, Any], title: str) -> str:
         f"{_several(classes, 'class', 'classes')}, by the method {_text(settings['title'])}: it is meant to make a "
         "model that is trained on them learn the noise in place of what they show. No colour value moved by more than "
         f"{manifest['summary']['linf']} of 255.{measured}</p>\n</header>"
+    )
+
+
+def _warning(shown: Sequence[Shown]) -> str:
+    if not shown:
+        return ""
+    return (
+        '<p class="warning"><strong>Keep this page to yourself.</strong> Its examples are parts of the unprotected '
+        "originals. Do not publish it together with the pictures.</p>"
     )
 
 
@@ -116,20 +127,25 @@ def _verdict(verdict: Mapping[str, Any] | None) -> str:
         )
     rows, sentences = verdict["rows"], verdict["sentences"]
     seeds, chance = len(verdict["seeds"]), verdict["chance"]
+    if len(sentences) < len(rows) or not rows:
+        head += f'<p class="verdict unmeasured">{_text(sentences[0])}</p>\n'
+        sentences = [""] * len(rows)
+    else:
+        head += f'<p class="verdict">{_text(sentences[1])}</p>\n'
+    if not rows:
+        return f"{head}</section>"
     clean, *others = (_bar(row, sentence, chance) for row, sentence in zip(rows, sentences, strict=True))
-    lines = f'<tbody role="rowgroup" class="clean">\n{clean}</tbody>\n'
-    lines += f'<tbody role="rowgroup">\n{"".join(others)}</tbody>\n'
+    lines = f'<tbody class="clean">\n{clean}</tbody>\n<tbody>\n{"".join(others)}</tbody>\n'
+    words = '<th scope="col">In words</th>' if any(sentences) else ""
     times = "once" if seeds == 1 else f"{seeds} times, each with another split and another start of the model"
     dots = "" if seeds == 1 else f"<span>{_svg(_dot(0.5))}one of the {seeds} times</span>"
     return (
-        f'{head}<p class="verdict">{_text(sentences[1])}</p>\n'
-        f"<p>A model was trained on {_several(verdict['train'], 'picture')} and then asked what "
+        f"{head}<p>A model was trained on {_several(verdict['train'], 'picture')} and then asked what "
         f"{_several(verdict['test'], 'other')} show, unprotected ones that it had never seen. This was done {times}. "
         f"The less it gets right, the better the pictures are protected; guessing gets {_percent(chance)} right.</p>\n"
-        '<table class="bars" role="table">\n<caption class="hidden">What models recognise, by what they were trained '
-        'on</caption>\n<thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">Trained on</th>'
-        f'<th role="columnheader" scope="col" class="bar">New pictures recognised<br>{_axis()}</th>'
-        '<th role="columnheader" scope="col">In words</th></tr></thead>\n'
+        '<table class="bars">\n<caption class="hidden">What models recognise, by what they were trained on</caption>\n'
+        '<thead><tr><th scope="col">Trained on</th>'
+        f'<th scope="col" class="bar">New pictures recognised<br>{_axis()}</th>{words}</tr></thead>\n'
         f"{lines}</table>\n"
         f'<p class="note key"><span>{_svg(_box(1))}average</span>{dots}<span>{_svg(_upright(0.5, "chance"))}guessing'
         "</span></p>\n</section>"
@@ -142,11 +158,11 @@ def _bar(row: Mapping[str, Any], sentence: str, chance: float) -> str:
     drawn = "".join(_upright(x, "rule") for x in (0, 0.5, 1)) + _box(average) + _upright(chance, "chance")
     if len(values) > 1:
         drawn += "".join(map(_dot, values))
+    words = f"<td>{_text(sentence)}</td>" if sentence else ""
     said = f"{_percent(average)} on average of {', '.join(map(_percent, values))}; guessing: {_percent(chance)}"
     return (
-        f'<tr role="row"><th role="rowheader" scope="row">{_text(row["title"])}</th>'
-        f'<td role="cell" class="bar">{_svg(drawn, said)}<b>{_percent(average)}</b></td>'
-        f'<td role="cell">{_text(sentence)}</td></tr>\n'
+        f'<tr><th scope="row">{_text(row["title"])}</th>'
+        f'<td class="bar">{_svg(drawn, said)}<b>{_percent(average)}</b></td>{words}</tr>\n'
     )
 
 
@@ -187,7 +203,7 @@ def _limits(verdict: Mapping[str, Any] | None) -> str:
         "<strong>Models that exist still recognise them.</strong> The noise is aimed at training. It hides nobody and "
         "nothing from a model that has been trained already, on other pictures.",
     ]
-    if verdict is not None:
+    if verdict is not None and verdict["rows"]:
         points.insert(0, _undone(verdict))
         points.append(
             f"<strong>One kind of model was tried</strong>, on pictures made {verdict['side']} pixels a side. Larger "
@@ -198,35 +214,34 @@ def _limits(verdict: Mapping[str, Any] | None) -> str:
 
 
 def _undone(verdict: Mapping[str, Any]) -> str:
-    """Which of the treatments that were measured give a model back more than half of what the noise took from it.
-
-    None is named unless the noise took something every time, and more than twice the largest standard error of a
-    difference between two accuracies over n answers, √(2 · ¼/n): half of nothing would be given back by chance.
-    """
-    clean, published, *treated = verdict["rows"]
+    """Which of the treatments that were measured take from the pictures what protection they have as they are."""
+    _, published, *treated = verdict["rows"]
     if not treated:
         return "<strong>No counter-measures were tried</strong> in this measurement. Some are known to undo such noise."
-    before, after = clean["accuracy"], published["accuracy"]
-    answers = verdict["test"] * len(before)
-    taken = mean(before) - mean(after)
-    if any(a >= b for b, a in zip(before, after, strict=True)) or taken <= 2 * math.sqrt(0.5 / answers):
+    if published["outcome"] not in ("protected", "in part"):
         return (
-            "<strong>Here there was nothing clear to undo.</strong> What the noise took from a model without any "
-            "counter-measure is no more than chance may do."
+            "<strong>Here there was nothing clear to undo.</strong> Without any counter-measure, the pictures are not "
+            "clearly protected either."
         )
-    undoing = [(row["title"], mean(row["accuracy"])) for row in treated]
-    undoing = [(title, accuracy) for title, accuracy in undoing if accuracy > mean(after) + taken / 2]
-    tried = _several(len(treated), "counter-measure")
-    if not undoing:
-        return (
-            f"<strong>Of the {tried} tried here, none undid most of it.</strong> Some may have undone a part, which "
-            "the rows above tell, and there are others."
-        )
-    named = "; ".join(f"“{_text(title)}” ({_percent(accuracy)})" for title, accuracy in undoing)
-    return (
-        f"<strong>It can be undone.</strong> Of the {tried} tried here, {len(undoing)} gave the model back more than "
-        f"half of what the noise had taken: {named}. Anyone can do this, also without knowing of the noise."
-    )
+    said, counts = "", Counter(row["outcome"] for row in treated)
+    for outcome, words in _LEFT.items():
+        rows = [row for row in treated if row["outcome"] == outcome]
+        named = "; ".join(f"“{_text(row['title'])}” ({_percent(mean(row['accuracy']))})" for row in rows)
+        said += f" {counts[outcome]} {words}: {named}." if rows else ""
+    if counts["not protected"]:
+        head, after = "It can be undone.", " Anyone can do this, also without knowing of the noise."
+    else:
+        head, after = "None of those tried here clearly undid all of it.", " There are others."
+    return f"<strong>{head}</strong> Counter-measures tried: {len(treated)}.{said}{after}"
+
+
+# What a counter-measure did to pictures whose outcome this is.
+_LEFT = {
+    "not protected": "left the pictures unprotected",
+    "in part": "left them protected in part",
+    "unclear": "may or may not have undone it, too uncertain to tell",
+    "protected": "left them protected",
+}
 
 
 def _examples(shown: Sequence[Shown]) -> str:
@@ -261,15 +276,13 @@ def _pair(place: int, one: Shown) -> str:
         ("difference", added, difference, told),
     )
     times = _ENLARGED // max(height, width) if _is_small(one) else 1
-    panels = true_size = ""
+    panels = ""
     for name, caption, pixels, alt in cells:
-        data = f'src="{_data(pixels)}" alt="{alt}"'
-        image = f'<img {data} width="{times * width}" height="{times * height}">'
+        image = f'<img src="{_data(pixels)}" alt="{alt}" width="{times * width}" height="{times * height}">'
         # The checkbox has a name of its own: as its label, the pictures would lend it their descriptions.
         inside = image if name == "difference" else f'<label for="flick-{place}">{image}</label>'
         panels += f'<span class="cap cap-{name}">{caption}</span><div class="{name}">{inside}</div>\n'
-        true_size += f'<img {data} width="{width}" height="{height}">'
-    below = f'<p class="own">Enlarged × {times}; true size: {true_size}</p>\n' if times > 1 else ""
+    below = f'<p class="note">Enlarged × {times}</p>\n' if times > 1 else ""
     return (
         f'<div class="pair" style="--w: {times * width}px; --shape: {width} / {height}">\n<h3>{_name(one.title)}</h3>\n'
         f'<input type="checkbox" id="flick-{place}" aria-label="Lay the protected picture over the original: {title}">'

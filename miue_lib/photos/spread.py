@@ -30,10 +30,13 @@ _COLUMNS, _VALUES = 1 << 13, 1 << 18  # pixels side by side and pixel values at 
 
 
 def square(pixels: np.ndarray, side: int) -> np.ndarray:
-    """What a trainer sees of a picture `(H, W, C)`: uint8 `(side, side, 3)`, as `folder.read_tree` makes it.
+    """What a trainer sees of a picture `(H, W, C)`: uint8 `(side, side, 3)`.
 
     The shorter side is resized to `side` (bicubic, antialiased) and the middle cut out; grey becomes three equal
-    channels. Raises `ValueError` for anything but uint8 pixels of 1 or 3 channels.
+    channels. It is what `folder.read_tree` makes of an opaque picture. One with transparency that lays on white, while
+    this shows the colours that are stored, also where they are transparent: `pixels` have no alpha.
+
+    Raises `ValueError` for anything but uint8 pixels of 1 or 3 channels.
     """
     check_pixels("pixels", pixels)
     check_count("side", side)
