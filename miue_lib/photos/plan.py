@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from ..noise import METHODS, craft
 from ..train import History, fit
 from . import verdict
 from .picture import Picture, Unreadable, encode, pixels_of, read
+from .protect import begun_with, protect, surveyed
 from .request import Request, request, state
 from .seen import compare
 from .sources import bytes_of, digest
 from .spread import spread, square
 from .stages import BYTES, lines_of
-from .tree import Photo, Survey, survey
+from .tree import Photo, Survey
 from .verdict import VIEWS
 from .work import MEMORY, workers
 
@@ -34,22 +36,7 @@ _BASE = 600 * 1024**2  # bytes of memory that torch and the networks take
 _CRAFTED = 8  # bytes of memory for each value of a square: itself, its noise in float32 and in levels, copies
 
 
-def plan(
-    photos: str | Path,
-    out: str | Path,
-    *,
-    method: str = "miue",
-    budget: int | None = None,
-    size: int = 32,
-    profile: str | None = None,
-    seed: int = 0,
-    seeds: int = 6,
-    webp: bool = False,
-    keep_metadata: bool = False,
-    report: bool = True,
-    settings: Mapping[str, Any] | None = None,
-    device: torch.device | str | None = None,
-) -> dict[str, Any]:
+def plan(photos: str | Path, out: str | Path, **arguments: Any) -> dict[str, Any]:
     """What `protect` of the same arguments would do. Nothing is written; what it would refuse, this refuses.
 
     "state": of the output, "new", "begun" or "finished"; "published": how many pictures are. "classes": name → number
@@ -60,22 +47,11 @@ def plan(
 
     Raises `ValueError` as `protect` does.
     """
-    wanted = request(
-        photos,
-        out,
-        method=method,
-        budget=budget,
-        size=size,
-        profile=profile,
-        seed=seed,
-        seeds=seeds,
-        webp=webp,
-        keep_metadata=keep_metadata,
-        report=report,
-        settings=settings,
-        device=device,
-    )
-    tree = survey(wanted.photos, wanted.suffix)
+    call = signature(protect).bind(photos, out, **arguments)
+    call.apply_defaults()
+    del call.arguments["progress"]
+    wanted = request(**call.arguments)
+    tree = begun_with(wanted, 1, surveyed(wanted), None)
     counts = Counter(photo.label for photo in tree.photos)
     sizes, unreadable = _opened(wanted, tree.photos)
     pixels = round(float(np.mean(sizes)) * len(tree.photos)) if sizes else 0

@@ -12,8 +12,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -36,13 +36,20 @@ from . import report as page
 from . import verdict
 from .picture import Unreadable, read
 from .report import Shown
-from .request import FORMAT, MANIFEST, REPORT, Request, check_same, manifest, request, state, versions
+from .request import BEGUN, FORMAT, MANIFEST, REPORT, Request, check_same, manifest, request, state, versions
 from .sources import as_json, bytes_of, changes, digest, from_json
 from .stages import Line, Progress, lines_of, publish, scan, squares, views
 from .tree import LeftOut, Survey, survey
 from .work import Steps, locked, remove, wait_for_lock
 
 _SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
+_OF_SCAN = (
+    "size",
+    "suffix",
+    "processes",
+    "versions",
+    "source of miue_lib",
+)  # on which what is kept of each picture depends
 _PART = 4096  # squares looked at at once
 _IN_MEMORY = 1 << 30  # bytes of noise in the making, in float32: above, it lies in a file
 _ALONE = "the only picture of its class that can be read: noise hides what the pictures of a class share"
@@ -85,7 +92,8 @@ def protect(
     meant to be, and none is further than the budget from the source's.
 
     Memory: the squares, 3·size² bytes a picture, and some 60 bytes a pixel of those pictures that are in the making,
-    together 2 GiB at most unless one alone needs more.
+    together 2 GiB at most unless one alone needs more. A run that goes on computes with as many threads as it began
+    with, whatever `torch.get_num_threads()` is: results depend on it.
 
     Under torchrun every process calls it and does its share; one writes the report. As many must go on as began.
 
@@ -122,6 +130,7 @@ def _run(wanted: Request, ranks: Ranks, held: ExitStack, progress: Progress | No
     tree = ranks.everyones(ranks.all_or_none(begin))[0]
     if tree is None:
         return manifest(wanted.out)
+    held.enter_context(_threads_of(wanted.work / BEGUN))
     ranks.all_or_none(lambda: scan(wanted, tree.photos, ranks, progress))
     scanned = lines_of(wanted, "scan")
     kept, left_out = _kept(tree, scanned)
@@ -160,15 +169,13 @@ def _begin(wanted: Request, processes: int, held: ExitStack, progress: Progress 
 
     The lock stays with `held`.
     """
-    now = survey(wanted.photos, wanted.suffix)
-    _check_names(now)
+    now = surveyed(wanted)
     if state(wanted.out) == "finished":
-        if wanted.work.exists():  # of a process that was killed while it removed it, or is removing it
-            with locked(wanted.work):
-                _check_finished(wanted, processes, now, progress)
+        # The work folder is of a process that was killed while it removed it, or is removing it.
+        with locked(wanted.work) if wanted.work.exists() else nullcontext():
+            begun_with(wanted, processes, now, progress)
+            if wanted.work.exists():
                 remove(wanted.work)
-        else:
-            _check_finished(wanted, processes, now, progress)
         if progress is not None:
             progress(f"{wanted.out} is finished: everything is there, and nothing was written")
         return None
@@ -180,17 +187,48 @@ def _begin(wanted: Request, processes: int, held: ExitStack, progress: Progress 
     if state(wanted.out) == "finished":  # by a process that had the lock until now
         remove(wanted.work)
         raise bad("out", f"{str(wanted.out)!r}, which another process has just finished", "the command again")
-    asked = {"asked": wanted.asked(processes), "began": _began(wanted)}
-    begun, path = wanted.work / "settings.json", wanted.work / "survey.json"
+    tree = begun_with(wanted, processes, now, progress)
     for left in (*wanted.out.glob(".*.part"), *wanted.work.glob(".*.part")):
         left.unlink()  # by a process that was killed while it wrote
-    if not begun.exists():
-        write_whole(path, as_json(now))
-        write_whole(begun, json.dumps(asked).encode())
+    begun = wanted.work / BEGUN
+    asked = wanted.asked(processes) | _began(wanted)
+    before = json.loads(begun.read_bytes()) if begun.exists() else {}
+    if not before:
+        write_whole(wanted.work / "survey.json", as_json(now))
+    if before.get("asked") != asked:
+        write_whole(begun, json.dumps({"asked": asked, "threads": torch.get_num_threads()}).encode())
+    return tree
+
+
+def surveyed(wanted: Request) -> Survey:
+    """What is in the source now.
+
+    Raises `ValueError` also for a class whose folder would stand where a file of our own has to.
+    """
+    now = survey(wanted.photos, wanted.suffix)
+    for name in now.classes:
+        if name.casefold() in (MANIFEST, REPORT):
+            raise bad("photos", f"a class called {name!r}", "another name: a file in the output has this one")
+    return now
+
+
+def begun_with(wanted: Request, processes: int, now: Survey, progress: Progress | None) -> Survey:
+    """The survey that the output was begun with; `now`, where it is new or finished. Nothing is written.
+
+    Raises `ValueError` unless what is there was begun, or finished, for what is asked and for these pictures.
+    """
+    found = state(wanted.out)
+    if found == "finished":
+        _check_finished(wanted, processes, now, progress)
+    if found != "begun":
         return now
-    before = json.loads(begun.read_bytes())
-    check_same(wanted.out, before["asked"] | before["began"], asked["asked"] | asked["began"])
-    tree = from_json(wanted.photos, path.read_bytes())
+    asked = wanted.asked(processes) | _began(wanted)
+    before = json.loads((wanted.work / BEGUN).read_bytes())["asked"]
+    # As long as no noise is in the making, a setting may be put right that no method can use.
+    crafted = any(wanted.work.glob("checkpoint*")) or (wanted.work / "noise").exists()
+    names = {*asked, *before} if crafted else {*_OF_SCAN}
+    check_same(wanted.out, *({name: which.get(name) for name in names} for which in (before, asked)))
+    tree = from_json(wanted.photos, (wanted.work / "survey.json").read_bytes())
     known = {
         tree.photos[index].source: line["sha256"] for index, line in lines_of(wanted, "scan").items() if line["sha256"]
     }
@@ -205,11 +243,15 @@ def _began(wanted: Request) -> dict[str, Any]:
     return {"versions": versions(), "source of miue_lib": LIBRARY[:12], "device": wanted.device.type}
 
 
-def _check_names(tree: Survey) -> None:
-    """Raise `ValueError` for a class whose folder would stand where a file of our own has to."""
-    for name in tree.classes:
-        if name.casefold() in (MANIFEST, REPORT):
-            raise bad("photos", f"a class called {name!r}", "another name: a file in the output has this one")
+@contextmanager
+def _threads_of(begun: Path) -> Iterator[None]:
+    """Inside, PyTorch computes with as many threads as when the run began: the order of its sums depends on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(json.loads(begun.read_bytes())["threads"])
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_finished(wanted: Request, processes: int, now: Survey, progress: Progress | None) -> None:
@@ -285,7 +327,8 @@ def _noise(wanted: Request, images: ImageSet, ranks: Ranks, progress: Progress |
     """Noise for the squares: crafted, gone on with from its last checkpoint, or read."""
     path, checkpoint, delta = (wanted.work / name for name in ("noise", "checkpoint", "delta"))
     settings = wanted.crafting(images)
-    if not path.exists():
+    there = ranks.everyones(path.exists())[0]  # asked by each for itself, they might differ, and some would wait
+    if not there:
         how: dict[str, Any] = {"progress": progress}
         if METHODS[wanted.method].takes("execution"):
             how |= {"checkpoint": checkpoint, "checkpoint_minutes": 1.0, "resume": True}

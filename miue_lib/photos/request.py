@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,7 +23,9 @@ from .work import FOLDER
 
 FORMAT = "miue_lib.protected/1"
 MANIFEST, REPORT = "manifest.json", "report.html"
+BEGUN = "settings.json"  # in the work folder: what was asked for
 _SEEN = {"cpu": 2_000, "gpu": 10_000}
+_OF_VIEWERS = (".DS_Store", "Thumbs.db")  # which file managers put into folders that they show
 _OWN = ("epsilon", "seed")  # settings of methods that are arguments of `protect`
 
 
@@ -101,9 +104,9 @@ def request(
     source, target = (Path(path).expanduser().resolve() for path in (photos, out))
     if not source.is_dir():
         raise bad("photos", repr(str(photos)), "the path of a folder that exists")
-    if source == target or source in target.parents or target in source.parents:
+    if _lies_in(target, source) or _lies_in(source, target):
         raise bad("out", repr(str(out)), f"a folder neither in {str(photos)!r} nor around it: nothing is written there")
-    device = torch.device(device) if device is not None else default_device()
+    device = default_device() if device is None else _device(device)
     return Request(
         photos=source,
         out=target,
@@ -112,13 +115,30 @@ def request(
         size=check_count("size", size, 8, 1024),
         profile=profile_called(profile or ("gpu" if device.type == "cuda" else "cpu")),
         seed=check_count("seed", seed, 0),
-        seeds=check_count("seeds", seeds),
+        seeds=check_count("seeds", seeds, 2 if report else 1),  # one tells nothing of how much seeds differ
         suffix=".webp" if check_flag("webp", webp) else ".png",
         keep_metadata=check_flag("keep_metadata", keep_metadata),
         report=check_flag("report", report),
         settings=_settings(method, settings or {}),
         device=device,
     )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether it is, or is in, this folder, however it is called there: in another case, say, or as a bind mount."""
+    there = filter(os.path.exists, (path, *path.parents))
+    return folder.exists() and any(folder.samefile(parent) for parent in there)
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # no such device, not here, or not in this build
+        raise bad("device", f"{str(name)!r} ({str(error).splitlines()[0]})", "a device of this machine") from error
+    return device
 
 
 def _budget(method: str, budget: int | None) -> int | None:
@@ -145,17 +165,22 @@ def _settings(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 def state(out: Path) -> str:
     """ "new", "begun" or "finished": what the folder `out` is. Raises `ValueError` if it may not be written into."""
     if not out.exists() and not out.is_symlink():
+        above = next(folder for folder in out.parents if os.path.exists(folder))
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise bad("out", repr(str(out)), "a folder that can be written into")
         return "new"
     expected = "a new or empty folder, or one that this command began"
     if not out.is_dir():
         raise bad("out", repr(str(out)), expected)
+    if (out / FOLDER).is_symlink():
+        raise bad("out", f"{str(out)!r}, whose {FOLDER} is a link", expected)
     if (out / MANIFEST).exists():
         manifest(out)
         return "finished"
-    there = sorted(path.name for path in out.iterdir())
-    if (out / FOLDER / "settings.json").is_file():
+    if (out / FOLDER / BEGUN).is_file():
         return "begun"
-    if there and (there != [FOLDER] or (out / FOLDER).is_symlink() or not (out / FOLDER).is_dir()):
+    there = sorted(path.name for path in out.iterdir() if path.name not in _OF_VIEWERS)
+    if there and (there != [FOLDER] or not (out / FOLDER).is_dir()):
         raise bad("out", f"{str(out)!r}, in which there is {there[0]!r}", expected)
     return "new"
 

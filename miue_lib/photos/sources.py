@@ -24,6 +24,14 @@ def bytes_of(path: Path) -> bytes:
         raise Unreadable("no permission to read it") from error
 
 
+def size_of(path: Path) -> int:
+    """Bytes of the file; 0 where that cannot be known, of which `bytes_of` says why."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

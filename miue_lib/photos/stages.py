@@ -20,13 +20,14 @@ from ..noise.ranks import Ranks
 from .picture import WEBP_SIDE, Picture, Unreadable, encode, pixels_of, read
 from .request import Request
 from .seen import compare
-from .sources import bytes_of, digest, digest_of_file
+from .sources import bytes_of, digest, digest_of_file, size_of
 from .spread import spread, square
 from .tree import Photo
 from .verdict import VIEWS
 from .work import Journal, Room, Rows, Steps, read_journal, side_by_side, workers
 
 BYTES = 60  # of memory at most, for every pixel of a picture that is read, changed, written and compared
+_FILES = 512 * 1024**2  # bytes, at once, of files whose pixels are not counted yet
 _UNUSABLE = (errno.ENAMETOOLONG, errno.EILSEQ)  # what a file system says of a name that it cannot give
 
 Line = dict[str, Any]  # of a journal; "index" says of which picture
@@ -39,26 +40,21 @@ def scan(request: Request, photos: Sequence[Photo], ranks: Ranks, progress: Prog
     path = _journal(request, "scan", ranks.rank)
     done = {line["index"] for line in read_journal(path)}
     todo = [index for index in range(ranks.rank, len(photos), ranks.world) if index not in done]
-    steps, room = Steps(progress, "reading", len(todo)), Room()
+    # Two rooms, always entered in this order: how many pixels a file holds is known only once its bytes are there.
+    steps, files, room = Steps(progress, "reading", len(todo)), Room(_FILES), Room()
 
     def look(index: int) -> Line:
         line: Line = {"index": index, "sha256": None}
         try:
-            data = _bytes(request, photos[index])
-        except (
-            OSError
-        ) as error:  # a part of the disk that is damaged, say; later, when it was fine once, that is an error
-            return line | {"reason": f"cannot be read: {error.strerror or type(error).__name__}"}
-        except Unreadable as error:
-            return line | {"reason": str(error)}
-        line["sha256"] = digest(data)
-        try:
-            with room(BYTES * pixels_of(data)):
-                pixels = read(data).pixels
-                height, width = pixels.shape[:2]
-                if request.suffix == ".webp" and max(height, width) > WEBP_SIDE:
-                    raise Unreadable(f"{width:,} × {height:,} pixels: a WebP holds at most {WEBP_SIDE:,} a side")
-                rows.write(index, square(pixels, request.size).transpose(2, 0, 1))
+            with files(size_of(request.photos / photos[index].source)):
+                data = _bytes(request, photos[index])
+                line["sha256"] = digest(data)
+                with room(BYTES * pixels_of(data)):
+                    pixels = read(data).pixels
+                    height, width = pixels.shape[:2]
+                    if request.suffix == ".webp" and max(height, width) > WEBP_SIDE:
+                        raise Unreadable(f"{width:,} × {height:,} pixels: a WebP holds at most {WEBP_SIDE:,} a side")
+                    rows.write(index, square(pixels, request.size).transpose(2, 0, 1))
         except Unreadable as error:
             return line | {"reason": str(error)}
         return line | {"width": width, "height": height}
@@ -82,6 +78,8 @@ def _bytes(request: Request, photo: Photo) -> bytes:
         return bytes_of(request.photos / photo.source)
     except FileNotFoundError as error:
         raise bad("photos", f"{photo.source!r}, removed meanwhile", "pictures that stay") from error
+    except OSError as error:  # it may pass, so it is no reason to leave the picture out for good
+        raise OSError(f"{photo.source!r} cannot be read: {error.strerror or type(error).__name__}") from error
 
 
 def squares(request: Request, count: int) -> Rows:
@@ -177,6 +175,9 @@ class _Publishing:
             seen = [[view(pixels, self.request.size) for view in VIEWS.values()] for pixels in both]
             rows.write(row, np.ascontiguousarray(np.asarray(seen).transpose(0, 1, 4, 2, 3)))
         target = self.request.out / self.photo.target
+        if target.parent.resolve() != target.parent:  # `out` itself has no links
+            given = f"{str(self.request.out)!r}, in which a link stands for a folder of {self.photo.target!r}"
+            raise bad("out", given, "folders: what is written must not land elsewhere")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.staged.replace(target)
