@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import sys
@@ -9,6 +10,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
+
+# What would not be seen, would turn the text round it about or do something to a terminal, or cannot be written as
+# UTF-8: control characters, line and paragraph separators, marks of direction, and the lone surrogates in which Python
+# keeps the bytes of broken names.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+
+
+def visible(value: object) -> str:
+    """It as text of one line, with what would not be seen, or worse, as Python would write it: names are anyone's."""
+    return _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], str(value))
 
 
 class Progress:
@@ -19,6 +32,7 @@ class Progress:
         self.length = 0
 
     def __call__(self, line: str) -> None:
+        line = visible(line)
         if self.watched:
             line = line[: shutil.get_terminal_size().columns - 1]  # one that wraps could not be written over
             print("\r" + line.ljust(self.length), end="", file=sys.stderr, flush=True)
@@ -38,7 +52,7 @@ def one_line_warnings() -> Iterator[None]:
     """Inside, a warning is its message: the line of code that it points at is nobody's business here."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"miue_lib: warning: {message}", file=sys.stderr)
+        print(f"miue_lib: warning: {visible(message)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -106,11 +106,11 @@ _PROTECT = """\
 PHOTOS is a folder with a folder for each class (a person, a product, a style), with pictures in it of any size: JPEG,
 PNG, WebP. PROTECTED gets the same tree, every picture as PNG, upright and without its metadata; a manifest
 (manifest.json: settings, what changed in every picture, checksums, and every file that was left out, with the reason);
-and a report (report.html: what networks still learn from the published pictures, measured on yours). PHOTOS is only
-read. After a kill, at any moment, the same command goes on, and the output is the same, byte for byte on a CPU.
-Every picture is read back after it was written: no pixel has moved by more than the budget. The settings below are
-explained by help(miue_lib.METHODS[NAME].run). On several GPUs: torchrun --nproc-per-node=GPUS -m miue_lib protect …
-(the same number again to go on).
+and a report (report.html: what networks still learn from the published pictures, measured on yours; it shows some of
+these unprotected, so do not publish it with the pictures). PHOTOS is only read. After a kill, at any moment, the same
+command goes on, and the output is the same, byte for byte on a CPU. Every picture is read back after it was written: no
+pixel has moved by more than the budget. The settings below are explained by help(miue_lib.METHODS[NAME].run). On
+several GPUs: torchrun --nproc-per-node=GPUS -m miue_lib protect … (the same number again to go on).
 """
 
 _PROTECT_EXAMPLES = """\

@@ -27,7 +27,7 @@ import torch
 from torch import distributed, nn
 
 from . import evaluate
-from ._console import Progress, Terminated, one_line_warnings, sigterm_raises
+from ._console import Progress, Terminated, one_line_warnings, sigterm_raises, visible
 from ._errors import bad, check_count, check_number
 from ._options import parser, settings_of
 from .cache import Cache
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(asked: Asked, error: BaseException | str, code: int) -> int:
     if asked.traceback:
         traceback.print_exc()
-    print(f"miue_lib: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+    print(f"miue_lib: error: {visible(' '.join(str(error).split())) or type(error).__name__}", file=sys.stderr)
     return code
 
 
@@ -303,6 +303,7 @@ def _about_protected(made: Mapping[str, Any], out: Path) -> dict[str, object]:
     rows["manifest"] = out / MANIFEST
     if made["verdict"]:
         rows["report"] = out / REPORT
+        rows["private"] = f"{REPORT} shows some pictures as they were, unprotected: do not publish it with the others"
     return rows
 
 
@@ -379,8 +380,9 @@ def _load(asked: Asked, device: torch.device) -> tuple[ImageSet, ImageSet]:
 
 
 def _report(rows: Mapping[str, object]) -> None:
-    width = max(map(len, rows))
-    for name, value in rows.items():
+    shown = {visible(name): visible(value) for name, value in rows.items()}
+    width = max(map(len, shown))
+    for name, value in shown.items():
         print(f"{name:{width}}  {value}")
 
 

@@ -557,7 +557,7 @@ def test_protect_publishes_a_folder_and_says_what_it_did(
     assert table["PSNR"] == f"{made['summary']['psnr']:.1f} dB"
     assert table["SSIM"] == f"{made['summary']['ssim']:.4f}"
     assert table["manifest"] == "out/manifest.json"
-    assert "report" not in table
+    assert not {"report", "private"} & {*table}
     assert said.err.splitlines()[0].startswith("reading 24/24 in ")
     assert made == mi.protect("photos", "other", method="random", budget=5, size=12, report=False)
     assert ends(command) == 0
@@ -599,7 +599,24 @@ def test_a_report_says_its_verdict_in_the_table(
     assert (table["pictures"], table["left out"]) == ("2,000 in 2 classes", "0")
     assert (table["verdict 1"], table["verdict 2"]) == ("One.", "Two.")
     assert table["report"] == str(tmp_path / "out" / "report.html")
+    assert table["private"].startswith("report.html shows some pictures as they were")
     assert "PSNR" not in table
+
+
+def test_names_do_nothing_to_a_terminal(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "\x1b[2Jclear\nrow.txt").touch()
+    (photos / "a" / "turned\u202e.png").write_bytes(b"no picture")
+    for more in (["--dry-run"], []):
+        command = ["protect", photos, "--out", tmp_path / "\x1bout", "--method", "random", "--no-report", *more]
+        assert ends(command) == 0
+        said = capsys.readouterr()
+        assert not {"\x1b", "\u202e"} & {*said.out, *said.err}
+        assert r"\x1b" in said.out
+        if more:
+            assert r"left out: \x1b[2Jclear\nrow.txt" in said.out
+            assert r"left out: a/turned\u202e.png" in said.out
+    assert ends(command) == 0
+    assert r"\x1bout is finished" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ from PIL import Image
 import miue_lib as mi
 from miue_lib.photos import plan, protect, stages, verdict
 from miue_lib.photos.work import Journal, Room, Rows, Steps, in_words, locked, read_journal, side_by_side
+
+protect_module = sys.modules[protect.__module__]  # whose name the function has, too
+plan_module = sys.modules[plan.__module__]
 
 QUICK: dict[str, Any] = {"method": "random", "size": 16, "profile": "cpu", "device": "cpu", "report": False}
 
@@ -244,27 +249,102 @@ def begun(photos: Path, out: Path, at: str) -> None:
 
 @pytest.mark.parametrize("at", ["reading", "publishing", "finished"])
 def test_what_was_begun_otherwise_is_refused(photos: Path, tmp_path: Path, at: str) -> None:
+    """A plan refuses it too, before it measures anything."""
     out = tmp_path / "out"
     begun(photos, out, at)
-    for other, words in (
+    after_noise = (
         ({"budget": 4}, "budget 8, here 4"),
         ({"seed": 1}, "seed 0, here 1"),
-        ({"webp": True}, "suffix '.png', here '.webp'"),
         ({"method": "pil", "budget": 8}, "method 'random', here 'pil'"),
         ({"report": True}, "report False, here True"),
+    )
+    for other, words in (
+        ({"webp": True}, "suffix '.png', here '.webp'"),
+        ({"size": 17}, "size 16, here 17"),
+        *(() if at == "reading" else after_noise),
     ):
         before = tree(out)
-        with pytest.raises(ValueError, match=f"^out: got .*other settings .*{words}"):
-            protect(photos, out, **QUICK | other)
-        assert tree(out) == before
+        for run in (protect, plan):
+            with pytest.raises(ValueError, match=f"^out: got .*other settings .*{words}"):
+                run(photos, out, **QUICK | other)
+            assert tree(out) == before
     save(photos / "cats" / "new.png", noise(5, 5, 1))
     save(photos / "cats" / "newer.png", noise(5, 5, 1))
     (photos / "dogs" / "0.png").unlink()
     (photos / "dogs" / "1.png").write_bytes((photos / "dogs" / "2.png").read_bytes())
     before = tree(out)
-    with pytest.raises(ValueError, match="^photos: got others .*2 added, 1 removed, 1 changed, first: 'cats/new.png'"):
-        protect(photos, out, **QUICK)
+    for run in (protect, plan):
+        with pytest.raises(ValueError, match="^photos: got others .*2 added, 1 removed, 1 changed.*: 'cats/new.png'"):
+            run(photos, out, **QUICK)
     assert tree(out) == before
+
+
+def test_a_setting_that_no_method_can_use_is_put_right_later(photos: Path, tmp_path: Path) -> None:
+    """It is found out when noise is to be made; what was read by then is kept."""
+    out, em = tmp_path / "out", QUICK | {"method": "em"}
+    settings = {"surrogate": "2nn", "steps": 1, "noise_batch_size": 8, "batch_size": 8}
+    with pytest.raises(ValueError, match="^epochs: got 'many'"):
+        protect(photos, out, settings=settings | {"epochs": "many"}, **em)
+    lines: list[str] = []
+    made = protect(photos, out, settings=settings | {"epochs": 1}, progress=lines.append, **em)
+    assert not any(line.startswith("reading") for line in lines)
+    assert made["settings"]["set"]["epochs"] == 1
+    protect(photos, tmp_path / "never", settings=settings | {"epochs": 1}, **em)
+    assert tree(out) == tree(tmp_path / "never")
+
+
+def test_it_goes_on_with_the_threads_it_began_with(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, found, craft = torch.get_num_threads(), list[int](), protect_module.craft
+    begun(photos, tmp_path / "out", "reading")
+
+    def watched(*given: Any, **settings: Any) -> mi.Perturbation:
+        found.append(torch.get_num_threads())
+        return craft(*given, **settings)
+
+    monkeypatch.setattr(protect_module, "craft", watched)
+    torch.set_num_threads(before + 1)
+    try:
+        protect(photos, tmp_path / "out", **QUICK)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    assert found == [before]
+
+
+def test_a_link_in_the_output_leads_nowhere(photos: Path, tmp_path: Path) -> None:
+    """One that leads back to the source would let pictures be written over."""
+    before, out = tree(photos), tmp_path / "out"
+    begun(photos, out, "reading")
+    (out / "cats").symlink_to(photos / "cats")
+    with pytest.raises(ValueError, match="^out: got .*in which a link stands for a folder of 'cats/"):
+        protect(photos, out, **QUICK)
+    assert tree(photos) == before
+    (out / "cats").unlink()
+    (out / ".miue_lib").rename(tmp_path / "elsewhere")
+    (out / ".miue_lib").symlink_to(tmp_path / "elsewhere")
+    for run in (protect, plan):
+        with pytest.raises(ValueError, match=r"^out: got .*whose \.miue_lib is a link"):
+            run(photos, out, **QUICK)
+
+
+def test_a_disk_that_fails_for_a_moment_costs_no_picture(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = stages.bytes_of
+
+    def fails(path: Path) -> bytes:
+        if path.name == "2.png":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(stages, "bytes_of", fails)
+    with pytest.raises(OSError, match="^'(cats|dogs)/2.png' cannot be read: Input/output error"):
+        protect(photos, tmp_path / "out", **QUICK)
+    monkeypatch.setattr(stages, "bytes_of", read)
+    made = protect(photos, tmp_path / "out", **QUICK)
+    assert made["summary"]["pictures"] == 11
 
 
 @pytest.mark.parametrize("at", ["reading", "publishing"])
@@ -312,10 +392,28 @@ def test_where_the_output_may_not_be(photos: Path, tmp_path: Path) -> None:
         (tmp_path / "other", "with a manifest.json that is not this command's"),
     ):
         for run in (protect, plan):
-            if (run, out) != (plan, tmp_path / "file" / "out"):
-                with pytest.raises(ValueError, match=f"^out: got .*{words}"):
-                    run(photos, out, **QUICK)
+            with pytest.raises(ValueError, match=f"^out: got .*{words}"):
+                run(photos, out, **QUICK)
     assert tree(tmp_path) == before
+
+
+def test_a_folder_with_two_names_is_one(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where cases are one, and with bind mounts, links are not all that names a folder twice."""
+    other = tmp_path / "PHOTOS"
+    (other / "cats").mkdir(parents=True)
+    same, stat = photos.stat(), Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: same if path == other else stat(path, **how))
+    monkeypatch.setattr(os, "stat", lambda path, *, ask=os.stat, **how: same if path == other else ask(path, **how))
+    for source, out in ((photos, other), (photos, other / "cats" / "out"), (photos / "cats", other)):
+        with pytest.raises(ValueError, match="^out: got .*neither in .* nor around it"):
+            protect(source, out, **QUICK)
+
+
+def test_what_a_file_manager_leaves_is_nothing(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name in (".DS_Store", "Thumbs.db"):
+        (tmp_path / "out" / name).touch()
+    protect(photos, tmp_path / "out", **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +427,10 @@ def test_where_the_output_may_not_be(photos: Path, tmp_path: Path) -> None:
         ({"profile": "tpu"}, "profile: got 'tpu'"),
         ({"seed": -1}, "seed: got -1"),
         ({"seeds": 0}, "seeds: got 0"),
+        ({"seeds": 1, "report": True}, "seeds: got 1, expected a whole number >= 2"),
+        ({"device": "nope"}, r"device: got 'nope' \(.*\), expected a device of this machine"),
+        ({"device": "meta"}, "device: got 'meta'"),
+        ({"device": "cuda:77"}, "device: got 'cuda:77'"),
         ({"webp": "yes"}, "webp: got 'yes'"),
         ({"settings": {"step": 1}}, "settings: got 'step', expected none: random has no such settings"),
         ({"method": "miue", "settings": {"step": [1]}}, r"settings\['step'\]: got \[1\], expected a number"),
@@ -413,7 +515,7 @@ def test_a_full_disk_ends_it_and_it_goes_on_later(
     assert tree(tmp_path / "out") == tree(tmp_path / "never")
 
 
-@pytest.mark.parametrize("damage", ["pixels", "file"])
+@pytest.mark.parametrize("damage", ["pixels", "alpha", "file"])
 def test_a_file_that_does_not_read_back_as_it_was_meant_is_an_error(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -421,15 +523,29 @@ def test_a_file_that_does_not_read_back_as_it_was_meant_is_an_error(
 
     def damaged(path: Path, data: bytes) -> None:
         pixels = np.array(Image.open(io.BytesIO(data)))
-        pixels.flat[0] ^= 1
+        if damage == "pixels":
+            pixels.flat[0] ^= 1
+        elif damage == "alpha" and pixels.shape[2:] == (4,):
+            pixels.flat[3] ^= 1
         other = io.BytesIO()
         Image.fromarray(pixels).save(other, "PNG")
-        write(path, other.getvalue() if damage == "pixels" else data[:-20])
+        write(path, data[:-20] if damage == "file" else other.getvalue())
 
     monkeypatch.setattr(stages, "write_whole", damaged)
     with pytest.raises(OSError, match="read back"):
         protect(photos, tmp_path / "out", **QUICK)
-    assert not list((tmp_path / "out").glob("*/*.png")), "no such file gets a picture's name"
+    damaged_ones = "*/Größe*.png" if damage == "alpha" else "*/*.png"
+    assert not list((tmp_path / "out").glob(damaged_ones)), "no such file gets a picture's name"
+
+
+def test_a_picture_beyond_the_budget_is_never_published(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever made it: what is written is compared with the source once more."""
+    monkeypatch.setattr(stages, "spread", lambda pixels, levels, most: pixels ^ np.uint8(16))
+    with pytest.raises(OSError, match="read back"):
+        protect(photos, tmp_path / "out", **QUICK)
+    assert not list((tmp_path / "out").glob("*/*.png"))
 
 
 # Odd pictures
@@ -635,7 +751,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_never_been(photos: Path, tmp_
 # Several processes
 
 SHARED = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 import torch
 from torch import distributed
@@ -651,6 +767,10 @@ how = dict(method="miue", size=16, profile="cpu", device="cpu", seeds=2, setting
 lines = []
 
 made = [protect(photos, work / name, progress=lines.append, **how) for name in ("one", "two", "two")]
+images = sys.modules["miue_lib.photos.protect"]._images
+if rank == 1:  # it comes late to where noise is made, by a method that does not wait for the others
+    sys.modules["miue_lib.photos.protect"]._images = lambda *given: (time.sleep(1), images(*given))[1]
+protect(photos, work / "random", method="random", size=16, device="cpu", report=False)
 try:
     protect(photos, work / "full", **how)
     refused = ""
@@ -699,6 +819,25 @@ def test_two_processes_share_the_work(photos: Path, tmp_path: Path) -> None:
 
 
 # What it would do
+
+
+def test_a_plan_counts_every_victim(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock on which all that is measured takes a second: so rounds are of 4 squares, two of each class.
+
+    2 seeds of 8 kinds of victims, each 3 epochs on 5/6 of the 11 pictures, 9.
+    """
+    clock = itertools.count(0.0)
+    monkeypatch.setattr(plan_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(verdict, "training", lambda n, size: {**size.victim, "epochs": 3, "batch_size": 16})
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    memory = []
+    for beside in (1, 4):
+        monkeypatch.setattr(plan_module, "find_spec", lambda name, there=beside > 1: there)
+        found = plan(photos, tmp_path / "out", **QUICK | {"report": True, "seeds": 2})
+        assert found["seconds"]["victims"] == pytest.approx(2 * 8 * 3 * 9 / 4 / beside)
+        memory.append(found["memory"])
+    assert memory[1] - memory[0] > 1e9, "processes take memory"
 
 
 def test_a_plan_writes_nothing_and_says_what_would_be(photos: Path, tmp_path: Path) -> None:

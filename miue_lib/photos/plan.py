@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from ..models import build
 from ..noise import METHODS, craft
 from ..train import History, fit
 from . import verdict
-from .picture import Picture, Unreadable, encode, pixels_of, read
-from .protect import begun_with, protect, surveyed
+from .picture import MOST_PIXELS, Picture, Unreadable, encode, pixels_of, read
+from .protect import begun_with, protect, surveyed, threads
 from .request import Request, request, state
 from .seen import compare
 from .sources import bytes_of, digest
@@ -32,7 +34,8 @@ from .work import MEMORY, workers
 
 _OPENED, _TRIED = 100, 5  # pictures whose size is looked up, and that are read and encoded
 _SECONDS = 5.0  # for each of the measurements, about
-_BASE = 600 * 1024**2  # bytes of memory that torch and the networks take
+_BASE = 900 * 1024**2  # bytes of memory that PyTorch takes once it is imported
+_PROCESS = 400 * 1024**2  # of a process that trains victims beside others
 _CRAFTED = 8  # bytes of memory for each value of a square: itself, its noise in float32 and in levels, copies
 
 
@@ -73,13 +76,30 @@ def plan(photos: str | Path, out: str | Path, **arguments: Any) -> dict[str, Any
             "publishing": publishing * pixels / workers(),
             "victims": _victims(wanted, images) if wanted.report else 0.0,
         },
-        "memory": _BASE + _CRAFTED * images.images.numel() + _working(max(sizes, default=0)),
+        "memory": _BASE + max(_making(images, max(sizes, default=0)), _judging(wanted, images)),
     }
 
 
-def _working(largest: int) -> int:
-    """Bytes that pictures in the making take, where the largest has so many pixels."""
-    return max(BYTES * largest, min(MEMORY, workers() * BYTES * largest))
+def _making(images: ImageSet, largest: int) -> int:
+    """Bytes that noise takes, and pictures in the making, where the largest has so many pixels."""
+    return _CRAFTED * images.images.numel() + max(BYTES * largest, min(MEMORY, workers() * BYTES * largest))
+
+
+def _judging(wanted: Request, images: ImageSet) -> int:
+    """Bytes that the verdict takes beside the squares: all views in a file and in sets of pictures, and processes."""
+    if not wanted.report:
+        return 0
+    judged = min(len(images), wanted.seen)
+    views = 2 * len(VIEWS) * judged * images.images[0].numel()
+    beside = _beside(wanted)
+    return images.images.numel() + 2 * views + (_PROCESS * beside if beside > 1 else 0)
+
+
+def _beside(wanted: Request) -> int:
+    """How many processes train victims side by side."""
+    if torch.cuda.is_available() or not find_spec("joblib"):
+        return 1
+    return min(os.cpu_count() or 1, wanted.seeds * (1 + len(VIEWS)))
 
 
 # Pictures
@@ -97,7 +117,7 @@ def _opened(wanted: Request, photos: Sequence[Photo]) -> tuple[list[int], list[d
     for photo in _spaced(photos, _OPENED):
         try:
             data = bytes_of(wanted.photos / photo.source)
-            if pixels := pixels_of(data):
+            if 0 < (pixels := pixels_of(data)) <= MOST_PIXELS:
                 sizes.append(pixels)
             else:
                 read(data)
@@ -218,8 +238,8 @@ def _victims(wanted: Request, images: ImageSet) -> float:
     def on_epoch(epoch: int, history: History) -> None:
         clock.tick()
 
-    with suppress(_Enough):
+    with suppress(_Enough), threads(1):
         fit(build(wanted.profile.model, few, seed=0), few, on_epoch=on_epoch, **settings)
     epochs: int = settings.get("epochs", 12)
     victims = wanted.seeds * (1 + len(VIEWS))
-    return clock.seconds * epochs * victims * trained / len(few)
+    return clock.seconds * epochs * victims * trained / len(few) / _beside(wanted)

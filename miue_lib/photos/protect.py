@@ -43,13 +43,8 @@ from .tree import LeftOut, Survey, survey
 from .work import Steps, locked, remove, wait_for_lock
 
 _SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
-_OF_SCAN = (
-    "size",
-    "suffix",
-    "processes",
-    "versions",
-    "source of miue_lib",
-)  # on which what is kept of each picture depends
+# What is kept of each picture that was looked at depends on these alone.
+_OF_SCAN = ("size", "suffix", "processes", "versions", "source of miue_lib")
 _PART = 4096  # squares looked at at once
 _IN_MEMORY = 1 << 30  # bytes of noise in the making, in float32: above, it lies in a file
 _ALONE = "the only picture of its class that can be read: noise hides what the pictures of a class share"
@@ -130,7 +125,7 @@ def _run(wanted: Request, ranks: Ranks, held: ExitStack, progress: Progress | No
     tree = ranks.everyones(ranks.all_or_none(begin))[0]
     if tree is None:
         return manifest(wanted.out)
-    held.enter_context(_threads_of(wanted.work / BEGUN))
+    held.enter_context(threads(json.loads((wanted.work / BEGUN).read_bytes())["threads"]))
     ranks.all_or_none(lambda: scan(wanted, tree.photos, ranks, progress))
     scanned = lines_of(wanted, "scan")
     kept, left_out = _kept(tree, scanned)
@@ -244,10 +239,10 @@ def _began(wanted: Request) -> dict[str, Any]:
 
 
 @contextmanager
-def _threads_of(begun: Path) -> Iterator[None]:
-    """Inside, PyTorch computes with as many threads as when the run began: the order of its sums depends on it."""
+def threads(count: int) -> Iterator[None]:
+    """Inside, PyTorch computes with so many threads, on which the order of its sums depends."""
     before = torch.get_num_threads()
-    torch.set_num_threads(json.loads(begun.read_bytes())["threads"])
+    torch.set_num_threads(count)
     try:
         yield
     finally:
