@@ -40,7 +40,7 @@ from .request import BEGUN, FORMAT, MANIFEST, REPORT, Request, check_same, manif
 from .sources import as_json, bytes_of, changes, digest, from_json
 from .stages import Line, Progress, lines_of, publish, scan, squares, views
 from .tree import LeftOut, Survey, survey
-from .work import Steps, locked, remove, wait_for_lock
+from .work import Steps, locked, now_and_then, remove, wait_for_lock
 
 _SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
 # What is kept of each picture that was looked at depends on these alone.
@@ -324,7 +324,8 @@ def _noise(wanted: Request, images: ImageSet, ranks: Ranks, progress: Progress |
     settings = wanted.crafting(images)
     there = ranks.everyones(path.exists())[0]  # asked by each for itself, they might differ, and some would wait
     if not there:
-        how: dict[str, Any] = {"progress": progress}
+        # With few pictures there are many rounds a second.
+        how: dict[str, Any] = {"progress": None if progress is None else now_and_then(progress)}
         if METHODS[wanted.method].takes("execution"):
             how |= {"checkpoint": checkpoint, "checkpoint_minutes": 1.0, "resume": True}
             in_a_file = images.device.type == "cpu" and 4 * images.images.numel() > _IN_MEMORY and wanted.most < 128
@@ -416,16 +417,11 @@ def _about(
 
 
 def _finish(wanted: Request, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write report and manifest, remove the work folder, return the manifest as it can be read.
-
-    Where pictures are too few to say something of each row, the report says that nothing was measured.
-    """
+    """Write report and manifest, remove the work folder, return the manifest as it can be read."""
     written = json.dumps(about, indent=1, default=float).encode()
     found: dict[str, Any] = json.loads(written)
     if wanted.report:
-        measured = len(found["verdict"]["sentences"]) == len(found["verdict"]["rows"])
-        told = found if measured else found | {"verdict": None}
-        write_whole(wanted.out / REPORT, page.report(told, _shown(wanted, found)).encode())
+        write_whole(wanted.out / REPORT, page.report(found, _shown(wanted, found)).encode())
     write_whole(wanted.out / MANIFEST, written)
     remove(wanted.work)
     return found

@@ -122,8 +122,7 @@ def _verdict(verdict: Mapping[str, Any] | None) -> str:
     if verdict is None:
         return (
             f'{head}<p class="verdict unmeasured">This was not measured, so nothing here says that these pictures are '
-            "protected.</p>\n<p>Either no measurement was asked for, or there were too few pictures for one that means "
-            "anything.</p>\n</section>"
+            "protected.</p>\n</section>"
         )
     rows, sentences = verdict["rows"], verdict["sentences"]
     seeds, chance = len(verdict["seeds"]), verdict["chance"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import sys
@@ -254,8 +255,26 @@ class Room:
                 self._changed.notify_all()
 
 
+def _patience() -> float:
+    """Seconds between two lines that tell how far some work is: fewer where a person watches."""
+    return 1.0 if sys.stderr.isatty() else 5.0
+
+
+def now_and_then(progress: Callable[[str], None]) -> Callable[[str], None]:
+    """`progress`, but of lines that come one after the other it hears the first, and then one in a while."""
+    every, told = _patience(), -math.inf
+
+    def heard(line: str) -> None:
+        nonlocal told
+        if (now := time.monotonic()) - told >= every:
+            told = now
+            progress(line)
+
+    return heard
+
+
 class Steps:
-    """Tells how far some work is and how long it will take yet: at most once a second to a person, else every five.
+    """Tells how far some work is and how long it will take yet: now and then.
 
     progress: called with a line of text; None for nobody.
     """
@@ -263,7 +282,7 @@ class Steps:
     def __init__(self, progress: Callable[[str], None] | None, title: str, total: int) -> None:
         self.progress, self.title, self.total, self.done = progress, title, total, 0
         self.begun = self.told = time.monotonic()
-        self.every = 1.0 if sys.stderr.isatty() else 5.0
+        self.every = _patience()
 
     def step(self) -> None:
         self.done += 1
