@@ -443,6 +443,14 @@ def test_arguments_that_cannot_be(photos: Path, tmp_path: Path, wrong: dict[str,
     assert not (tmp_path / "out").exists()
 
 
+def test_no_class_stands_where_the_report_has_to(photos: Path, tmp_path: Path) -> None:
+    (photos / "cats").rename(photos / "Report.html")
+    for run in (protect, plan):
+        with pytest.raises(ValueError, match=r"^photos: got a class called 'Report\.html'"):
+            run(photos, tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
     refused = []
 

@@ -87,8 +87,8 @@ def protect(
     meant to be, and none is further than the budget from the source's.
 
     Memory: the squares, 3·size² bytes a picture, and some 60 bytes a pixel of those pictures that are in the making,
-    together 2 GiB at most unless one alone needs more. A run that goes on computes with as many threads as it began
-    with, whatever `torch.get_num_threads()` is: results depend on it.
+    together 2 GiB at most unless one alone needs more, and 0.5 GiB of files. A run that goes on computes with as many
+    threads as it began with, whatever `torch.get_num_threads()` is: results depend on it.
 
     Under torchrun every process calls it and does its share; one writes the report. As many must go on as began.
 
