@@ -85,6 +85,7 @@ upload = False  # on Colab, True asks for a zip file of such a folder
 # %%
 import html
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ import miue_lib as mi
 from miue_lib import plots
 from miue_lib.photos import plan
 
-EACH = 60  # pictures of a class
+EACH = 100  # pictures of a class
 
 
 def make_folder(folder, classes=10):
@@ -177,8 +178,8 @@ assert kept(fine) < 0.3 < 0.6 < kept(spread_out)
 
 # %% [markdown]
 # The library does the same at the edge of any picture and any shape: beyond the middle square the noise goes on by
-# reflection, grey pictures get the mean of the channels, and the noise is first *sharpened* by what shrinking will take
-# from it. Values are rounded to whole levels, and none leaves the budget.
+# reflection, and the noise is first *sharpened* by what shrinking will take from it. Values are rounded to whole
+# levels, and none leaves the budget.
 
 # %%
 from miue_lib.photos.spread import spread, square
@@ -283,8 +284,8 @@ for sentence in verdict["sentences"]:
 # %% tags=["hide-input"]
 page = Path("protected/report.html").read_text(encoding="utf-8")
 HTML(
-    f'<iframe title="The report on the protected pictures" srcdoc="{html.escape(page)}" sandbox="allow-same-origin" '
-    'style="width: 100%; height: 40rem; border: 1px solid #999"></iframe>'
+    f'<div><iframe title="The report on the protected pictures" srcdoc="{html.escape(page)}" sandbox '
+    'style="width: 100%; height: 40rem; border: 1px solid #999"></iframe></div>'
 )
 
 # %% [markdown]

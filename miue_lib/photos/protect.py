@@ -46,6 +46,7 @@ _SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
 # What is kept of each picture that was looked at depends on these alone.
 _OF_SCAN = ("size", "suffix", "processes", "versions", "source of miue_lib")
 _PART = 4096  # squares looked at at once
+_TINT = 8  # levels between the channels of a pixel that counts as grey
 _IN_MEMORY = 1 << 30  # bytes of noise in the making, in float32: above, it lies in a file
 _ALONE = "the only picture of its class that can be read: noise hides what the pictures of a class share"
 
@@ -136,7 +137,6 @@ def _run(wanted: Request, ranks: Ranks, held: ExitStack, progress: Progress | No
     place = {index: place for place, index in enumerate(kept)}
     share = {index: tree.photos[index] for index in kept}
     levels = noise.levels.cpu().numpy()
-    levels = np.broadcast_to(levels, (len(levels), 3, *levels.shape[2:]))
     ranks.all_or_none(lambda: publish(wanted, share, scanned, lambda i: levels[place[i]], seen, ranks, progress))
     if ranks.rank > 0:
         wait_for_lock(wanted.work)  # which the first holds until all is written, or it has ended
@@ -298,17 +298,18 @@ def _kept(tree: Survey, scanned: Mapping[int, Line]) -> tuple[list[int], list[Le
 
 
 def _images(wanted: Request, tree: Survey, kept: Sequence[int]) -> ImageSet:
-    """The squares of the pictures to protect; where none has colour, of one channel.
+    """The squares of the pictures to protect; of one channel where all are grey, if not to the last level.
 
-    Grey pictures can carry only the mean of three channels' noise, in which much cancels.
+    (Lossy WebP holds grey as colours that nearly are.) Noise in colour would be lost on whoever looks at grey pictures.
     """
     rows = squares(wanted, len(tree.photos))
     rows.close()
     pixels = rows.all()
     if len(kept) < len(pixels):
         pixels = pixels[np.asarray(kept)]
-    if all((part == part[:, :1]).all() for part in np.array_split(pixels, math.ceil(len(pixels) / _PART))):
-        pixels = np.ascontiguousarray(pixels[:, :1])
+    parts = np.array_split(pixels, math.ceil(len(pixels) / _PART))
+    if all((part.max(1) - part.min(1)).max() <= _TINT for part in parts):
+        pixels = np.ascontiguousarray(pixels[:, 1:2])  # green, of which grey is made most
     labels = torch.tensor([tree.photos[index].label for index in kept])
     present = sorted({*labels.tolist()})
     classes = tuple(tree.classes[label] for label in present)

@@ -113,7 +113,7 @@ def publish(
 ) -> None:
     """Write this rank's pictures, and what the manifest says of each.
 
-    levels: of a picture's index, the noise of its square, `(3, size, size)`. seen: the index of each picture that
+    levels: of a picture's index, the noise of its square, `(1 or 3, size, size)`. seen: the index of each picture that
         victims see → its row among `views`.
     """
     rows = views(request, len(seen))
@@ -166,6 +166,10 @@ class _Publishing:
         """Its line of the journal: what the manifest says of it, or the reason why it could not be published."""
         try:
             source = self.source()
+            if source.pixels.shape[2] < len(levels):  # a grey picture among others in colour, as the noise is
+                notes = (*source.notes, "grey, published in colour as the noise is")
+                source = replace(source, pixels=np.repeat(source.pixels, 3, axis=2), icc=None, notes=notes)
+            levels = np.broadcast_to(levels, (3, *levels.shape[1:]))
             picture = replace(source, pixels=spread(source.pixels, levels, self.request.most))
             entry = self.write(source, picture)
         except (Unreadable, _CannotBe) as error:
