@@ -284,20 +284,27 @@ def a_verdict(*rows: list[float], tested: int = 500, chance: float = 0.1) -> dic
     [
         # Unprotected 0.5, 0.52, 0.48, chance 0.1: half of what is learned is 0.2. Differences are written beside. By
         # shares of 500 the interval is at most ± 0.062; by seeds ± 2.484 s.
-        ([0.2, 0.22, 0.18], "pictures are protected:"),  # 0.3 thrice: ± 0.060
+        ([0.2, 0.22, 0.18], "pictures are protected"),  # 0.3 thrice: ± 0.060
         ([0.1, 0.4, 0.1], "may or may not be protected"),  # 0.4, 0.12, 0.38; s = 0.156: ± 0.388 and 0.3 is not clear
         ([0.4, 0.42, 0.38], "protected in part"),  # 0.1 thrice, ± 0.062
         ([0.301, 0.321, 0.281], "protected in part"),  # 0.199 thrice
-        ([0.299, 0.319, 0.279], "pictures are protected:"),  # 0.201 thrice
-        ([0.47, 0.49, 0.45], "not protected"),  # 0.03 thrice: it may be 0, and is not 0.2
+        ([0.299, 0.319, 0.279], "pictures are protected"),  # 0.201 thrice
+        ([0.47, 0.49, 0.45], "not protected"),  # 0.03 thrice: it may be 0, and is not 0.1
+        (
+            [0.45, 0.47, 0.43],
+            "protected in part at most, if at all",
+        ),  # 0.05 thrice: it may be 0, and 0.1, and is not 0.2
         ([0.55, 0.57, 0.53], "not protected"),
         ([0.3, 0.5, 0.5], "may or may not be protected"),  # 0.2, 0.02, −0.02; s = 0.117: ± 0.29
     ],
 )
 def test_what_is_said_follows_from_differences(accuracy: list[float], expected: str) -> None:
     _, said = sentences(a_verdict([0.5, 0.52, 0.48], accuracy))
-    wordings = ("pictures are protected:", "protected in part", "not protected", "may or may not be protected")
-    assert [word for word in wordings if word in said] == [expected]
+    wordings = ("pictures are protected", "protected in part", "protected in part at most, if at all", "not protected")
+    wordings = (*(f"{word}:" for word in wordings), "may or may not be protected")
+    assert [word for word in wordings if word in said.replace("pictures are protected in", "protected in")] == [
+        expected if expected in wordings else f"{expected}:"
+    ]
 
 
 @pytest.mark.parametrize("seeds", range(2, 11))
@@ -363,6 +370,6 @@ def test_noise_that_does_nothing_is_seldom_praised(seeds: int) -> None:
         said = sentences(a_verdict(*rows, tested=seeds * each))
         if len(said) == 2:
             told += 1
-            praised += "are protected" in said[1]  # whole or in part
+            praised += "are protected" in said[1] and "at most" not in said[1]  # whole or in part
     assert told > 600
     assert praised <= 25 + 4 * math.sqrt(25 * 0.975)

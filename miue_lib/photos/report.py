@@ -238,6 +238,7 @@ def _undone(verdict: Mapping[str, Any]) -> str:
 _LEFT = {
     "not protected": "left the pictures unprotected",
     "in part": "left them protected in part",
+    "in part at most": "left them protected in part at most",
     "unclear": "may or may not have undone it, too uncertain to tell",
     "protected": "left them protected",
 }

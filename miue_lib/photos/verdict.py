@@ -336,7 +336,8 @@ _NORMAL = 1.960
 
 
 def outcomes(verdict: Mapping[str, Any]) -> list[str]:
-    """What the numbers decide of each row but the first: "protected", "in part", "not protected" or "unclear".
+    """What the numbers decide of each row but the first: "protected", "in part", "in part at most", "not protected" or
+    "unclear".
 
     All are "unclear" with fewer than 30 pictures to test on, over all seeds; with one training, which does not tell
     how another would have gone; and where a network does not learn clearly more than chance from the pictures,
@@ -346,7 +347,8 @@ def outcomes(verdict: Mapping[str, Any]) -> list[str]:
 
     - are protected if d is clearly above 0, and half of g or more;
     - are protected in part if d is clearly above 0, and less than that;
-    - are not protected if d is clearly below half of g, and may be 0;
+    - are not protected if d may be 0, and is clearly below a quarter of g;
+    - are protected in part at most if d may be 0, and is clearly below half of g;
     - else it is unclear: nothing and half of g are both possible.
 
     Clearly: by an interval of 95 % for d, the wider of two. One is Student's for paired differences, d_k of seed k
@@ -409,6 +411,7 @@ def sentences(verdict: Mapping[str, Any]) -> list[str]:
 _WORDS = {
     "protected": "are protected",
     "in part": "are protected in part",
+    "in part at most": "are protected in part at most, if at all",
     "not protected": "are not protected",
     "unclear": "may or may not be protected",
 }
@@ -423,7 +426,9 @@ def _outcome(first: Sequence[float], row: Sequence[float], tested: int, chance: 
     sizeable = _SIZEABLE * (_mean(first) - chance)
     if difference > half:
         return "protected" if difference >= sizeable else "in part"
-    return "not protected" if difference + half < sizeable else "unclear"
+    if difference + half < sizeable / 2:
+        return "not protected"
+    return "in part at most" if difference + half < sizeable else "unclear"
 
 
 def _half_width(values: Sequence[float], least: float) -> float:
