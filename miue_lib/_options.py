@@ -107,10 +107,11 @@ PHOTOS is a folder with a folder for each class (a person, a product, a style), 
 PNG, WebP. PROTECTED gets the same tree, every picture as PNG, upright and without its metadata; a manifest
 (manifest.json: settings, what changed in every picture, checksums, and every file that was left out, with the reason);
 and a report (report.html: what networks still learn from the published pictures, measured on yours; it shows some of
-these unprotected, so do not publish it with the pictures). PHOTOS is only read. After a kill, at any moment, the same
-command goes on, and the output is the same, byte for byte on a CPU. Every picture is read back after it was written: no
-pixel has moved by more than the budget. The settings below are explained by help(miue_lib.METHODS[NAME].run). On
-several GPUs: torchrun --nproc-per-node=GPUS -m miue_lib protect … (the same number again to go on).
+these unprotected). Publish the class folders only, neither report nor manifest. Two classes are needed, and hundreds of
+pictures are better than dozens. PHOTOS is only read. After a kill, at any moment, the same command goes on, and the
+output is the same, byte for byte on a CPU. Every picture is read back after it was written: no colour value has changed
+by more than the budget. The settings below are explained by help(miue_lib.METHODS[NAME].run). On several GPUs: torchrun
+--nproc-per-node=GPUS -m miue_lib protect … (the same number again to go on).
 """
 
 _PROTECT_EXAMPLES = """\
@@ -148,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     table = _table(methods, lambda size, method: size.noise[method])
     many = "where there are thousands of pictures; with fewer, rounds are more"
     own = table.replace("without --set:", f"without --set {many}:", 1)
-    title = "publish a folder of pictures so that they are useless for training"
+    title = "publish a folder of pictures with noise that hampers training on them"
     _protect(command("protect", title, _PROTECT, f"{own}\n{_PROTECT_EXAMPLES}"))
     _craft(command("craft", "make noise for the training pictures", _CRAFT, f"{table}\n{_CRAFT_EXAMPLES}"))
     table = _table({"training": fit}, lambda size, _: size.victim)
@@ -209,13 +210,15 @@ def _protect(command: argparse.ArgumentParser) -> None:
     add("--keep-metadata", action="store_true", help=kept)
     add = command.add_argument_group("noise").add_argument
     add("--method", default="miue", choices=list(METHODS), help="(default: %(default)s; the chapter The zoo compares)")
-    budget = "the most that a pixel moves, in levels of 255 (default: 8, for methods that are bounded so; refused for"
-    add("--budget", type=int, metavar="LEVELS", help=f"{budget} others)")
+    budget = (
+        "the most that a colour value changes, of 255: less is less visible, and protects less (default: 8; not for"
+    )
+    add("--budget", type=int, metavar="LEVELS", help=f"{budget} methods that are bounded otherwise)")
     size = "side of the squares that trainers are expected to make of the pictures, and that noise is crafted for"
     add("--size", type=int, default=32, metavar="PIXELS", help=f"{size} (default: %(default)s)")
     _settings(add)
     add = command.add_argument_group("report").add_argument
-    add("--seeds", type=int, default=6, help="networks trained for each of its lines (default: %(default)s)")
+    add("--seeds", type=int, default=6, help="repetitions of each measurement: more tell more (default: %(default)s)")
     add("--no-report", action="store_true", help="train none, and write no report")
     dry = "write nothing: say what would be done and left out, how large, how long, with how much memory"
     add("--dry-run", action="store_true", help=dry)

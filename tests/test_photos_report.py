@@ -222,6 +222,13 @@ def test_names_none_where_the_pictures_are_not_clearly_protected(published: str)
     assert "nothing clear to undo" in said and "title" not in said and "can be undone" not in said
 
 
+def test_tells_of_the_treatment_that_helps_a_model_most() -> None:
+    found = verdict(0.8, 0.5, 0.2, 0.4, 0.3)
+    said = next(one for one in Reader(report(manifest(verdict=found), [])).all("p") if "helps a model most" in one)
+    assert said.endswith(found["sentences"][3])
+    assert "helps a model most" not in report(manifest(verdict=verdict(0.8, 0.2)), [])
+
+
 def test_where_nothing_is_clear_one_sentence_says_so_above_the_numbers() -> None:
     read = Reader(report(manifest(verdict=verdict(0.8, 0.1, 0.6) | {"sentences": ["Too few pictures."]}), []))
     (text,) = read.all("main")

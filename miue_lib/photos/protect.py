@@ -68,7 +68,7 @@ def protect(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Publish the tree of pictures `photos` in `out`, with noise that makes them useless for training; its manifest.
+    """Publish the tree of pictures `photos` in `out`, with noise that hampers training on them; its manifest.
 
     photos: a folder `class/picture.*`, any sizes; JPEG, PNG, WebP. It is never written into.
     out: a new or empty folder for the same tree, all pictures as PNG, `manifest.json` and `report.html`. Or one that

@@ -131,6 +131,7 @@ def _verdict(verdict: Mapping[str, Any] | None) -> str:
         sentences = [""] * len(rows)
     else:
         head += f'<p class="verdict">{_text(sentences[1])}</p>\n'
+        head += _worst(rows, sentences)
     if not rows:
         return f"{head}</section>"
     clean, *others = (_bar(row, sentence, chance) for row, sentence in zip(rows, sentences, strict=True))
@@ -147,8 +148,20 @@ def _verdict(verdict: Mapping[str, Any] | None) -> str:
         f'<th scope="col" class="bar">New pictures recognised<br>{_axis()}</th>{words}</tr></thead>\n'
         f"{lines}</table>\n"
         f'<p class="note key"><span>{_svg(_box(1))}average</span>{dots}<span>{_svg(_upright(0.5, "chance"))}guessing'
-        "</span></p>\n</section>"
+        "</span></p>\n<p>“Protected” means that a model gets clearly less right than from the unprotected pictures, and"
+        " loses at least half of what it learns from these beyond guessing; not that it learns nothing. A treatment "
+        "makes unprotected pictures harder to learn too; that part is counted here as if the noise had done it.</p>\n"
+        "</section>"
     )
+
+
+def _worst(rows: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -> str:
+    """The treatment after which most is learnt: nobody knows what a trainer will do."""
+    treated = [(mean(row["accuracy"]), sentence) for row, sentence in zip(rows, sentences, strict=True)][2:]
+    if not treated:
+        return ""
+    _, sentence = max(treated, key=lambda one: one[0])
+    return f"<p>Of what a trainer might do to them, this helps a model most here. {_text(sentence)}</p>\n"
 
 
 def _bar(row: Mapping[str, Any], sentence: str, chance: float) -> str:
