@@ -329,7 +329,7 @@ def _check_sets(clean: Mapping[str, ImageSet], published: Mapping[str, ImageSet]
 # What is said about it
 
 _FEWEST = 30  # pictures to test on
-_SIZEABLE = 1 / 2  # of what a network learns from unprotected pictures, beyond chance
+_SIZEABLE, _SMALL = 1 / 2, 1 / 3  # of what a network learns from unprotected pictures, beyond chance
 # 97.5 % quantiles of Student's t with 1, 2, … 9 degrees of freedom; with more, the ninth is on the safe side.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _NORMAL = 1.960
@@ -347,7 +347,7 @@ def outcomes(verdict: Mapping[str, Any]) -> list[str]:
 
     - are protected if d is clearly above 0, and half of g or more;
     - are protected in part if d is clearly above 0, and less than that;
-    - are not protected if d may be 0, and is clearly below a quarter of g;
+    - are not protected if d may be 0, and is clearly below a third of g;
     - are protected in part at most if d may be 0, and is clearly below half of g;
     - else it is unclear: nothing and half of g are both possible.
 
@@ -426,7 +426,7 @@ def _outcome(first: Sequence[float], row: Sequence[float], tested: int, chance: 
     sizeable = _SIZEABLE * (_mean(first) - chance)
     if difference > half:
         return "protected" if difference >= sizeable else "in part"
-    if difference + half < sizeable / 2:
+    if difference + half < _SMALL * (_mean(first) - chance):
         return "not protected"
     return "in part at most" if difference + half < sizeable else "unclear"
 
