@@ -414,7 +414,7 @@ def test_what_a_file_manager_leaves_is_nothing(photos: Path, tmp_path: Path) -> 
     (tmp_path / "out").mkdir()
     for name in (".DS_Store", "Thumbs.db"):
         (tmp_path / "out" / name).touch()
-    protect(photos, tmp_path / "out", **QUICK)
+    assert protect(photos, tmp_path / "out", **QUICK)["summary"]["pictures"] == 11
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ..noise import METHODS, craft
 from ..train import History, fit
 from . import verdict
 from .picture import MOST_PIXELS, Picture, Unreadable, encode, pixels_of, read
-from .protect import begun_with, protect, surveyed, threads
+from .protect import begun_with, protect, surveyed
 from .request import Request, request, state
 from .seen import compare
 from .sources import bytes_of, digest
@@ -30,7 +30,7 @@ from .spread import spread, square
 from .stages import BYTES, lines_of
 from .tree import Photo, Survey
 from .verdict import VIEWS
-from .work import MEMORY, workers
+from .work import MEMORY, threads, workers
 
 _OPENED, _TRIED = 100, 5  # pictures whose size is looked up, and that are read and encoded
 _SECONDS = 5.0  # for each of the measurements, about

@@ -12,8 +12,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -40,7 +40,7 @@ from .request import BEGUN, FORMAT, MANIFEST, REPORT, Request, check_same, manif
 from .sources import as_json, bytes_of, changes, digest, from_json
 from .stages import Line, Progress, lines_of, publish, scan, squares, views
 from .tree import LeftOut, Survey, survey
-from .work import Steps, locked, now_and_then, remove, wait_for_lock
+from .work import Steps, locked, now_and_then, remove, threads, wait_for_lock
 
 _SHOWN, _SIDE = 6, 320  # examples in the report, and pixels a side of each
 # What is kept of each picture that was looked at depends on these alone.
@@ -236,17 +236,6 @@ def begun_with(wanted: Request, processes: int, now: Survey, progress: Progress 
 def _began(wanted: Request) -> dict[str, Any]:
     """What else decides the bytes of a run that is not finished."""
     return {"versions": versions(), "source of miue_lib": LIBRARY[:12], "device": wanted.device.type}
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Inside, PyTorch computes with so many threads, on which the order of its sums depends."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_finished(wanted: Request, processes: int, now: Survey, progress: Progress | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .._console import visible
 from .._errors import bad
 
 _STYLE = Path(__file__).with_name("report.css")
@@ -30,12 +30,6 @@ _MEASURES = (
      " it below 30, and few above 40.", "{:.1f} dB", False),
     ("ssim", "SSIM", "How alike the two are in their small structures. 1: the same.", "{:.3f}", False),
 )  # fmt: skip
-
-# What would not be seen, would turn the text round it about, or cannot be written as UTF-8: control characters, line
-# and paragraph separators, marks of direction, and the lone surrogates in which Python keeps the bytes of broken names.
-_UNSEEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -433,7 +427,7 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 def _text(value: object) -> str:
     """It as HTML text or within an attribute's quotes, with what would not be seen as Python would write it."""
-    return html.escape(_UNSEEN.sub(lambda match: ascii(match[0])[1:-1], str(value)))
+    return html.escape(visible(value))
 
 
 def _name(name: str) -> str:

@@ -30,6 +30,7 @@ from ..noise import METHODS
 from ..profiles import Profile
 from ..train import accuracy, steps_per_epoch
 from .spread import square
+from .work import threads
 
 _PARTS = 6  # of which one is held out
 _LONGEST = 65_500  # pixels a side that libjpeg stores
@@ -292,13 +293,9 @@ def _side_by_side(cache: Cache, calls: Sequence[Callable[[], float]]) -> Iterato
     if importlib.util.find_spec("joblib") and not torch.cuda.is_available():
         yield from cache.at_once(calls)
         return
-    threads = torch.get_num_threads()
     for call in calls:
-        torch.set_num_threads(1)  # as there; a small network hardly gains from more
-        try:
+        with threads(1):  # as there; a small network hardly gains from more
             value = call()
-        finally:
-            torch.set_num_threads(threads)
         yield value
 
 

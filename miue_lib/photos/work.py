@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
+import torch
 
 from .._errors import bad
 
@@ -253,6 +254,17 @@ class Room:
             with self._changed:
                 self._used -= amount
                 self._changed.notify_all()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside, PyTorch computes with so many threads, on which the order of its sums depends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _patience() -> float:
